@@ -1,0 +1,247 @@
+#include "checkpoint/rebuild_memory.h"
+
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <sys/ioctl.h>
+#include <sys/ipc.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "base/error.h"
+#include "checkpoint/batch_runner.h"
+#include "checkpoint/memory_records.h"
+#include "memory/vma.h"
+#include "sys/file.h"
+#include "sys/proc.h"
+
+namespace virt {
+namespace {
+
+constexpr int kInstallGuard = 102;  // MADV_GUARD_INSTALL, Linux 6.13; Debian 12's headers are older
+const std::string kSharedName = "virt-run-shared";  // memory_map.cc knows it as shared anonymous memory
+
+// Guard regions of a mapping, within it.
+std::vector<std::pair<uint64_t, uint64_t>> guards_of(const Value& m) {
+  std::vector<std::pair<uint64_t, uint64_t>> guards;
+  const Value* list = m.find("guards");
+  if (list == nullptr) return guards;
+  for (const Value& v : list->as_list()) {
+    const auto& parts = v.as_list();
+    if (parts.size() != 2) throw BadValue("a guard region that is no pair");
+    const auto from = static_cast<uint64_t>(parts[0].as_int(0, INT64_MAX));
+    const auto to = static_cast<uint64_t>(parts[1].as_int(0, INT64_MAX));
+    if (from < start_of(m) || to > end_of(m) || from >= to)
+      throw BadValue("a guard region outside its mapping");
+    guards.emplace_back(from, to);
+  }
+  return guards;
+}
+
+}  // namespace
+
+MemoryRebuilder::MemoryRebuilder(const Value& plan, Tree& tree, RebuildContext& context,
+                                 const PageFile& pages)
+    : plan_(plan), tree_(tree), context_(context), pages_(pages) {}
+
+void MemoryRebuilder::strip(Tree& tree) {
+  GrownProcess& seed = tree.seed();
+  BatchRunner run(tree, seed);
+  for (const Vma& v : mappings_of(seed.host_pid)) {
+    if (is_special(v) || v.path == "[vsyscall]") continue;
+    if (v.start < tree.region().end() && v.end > tree.region().start) continue;
+    Batch& b = run.batch();
+    run.expect(b.call(SYS_munmap, v.start, v.size()), "munmap", "emptying the seed",
+               hex_range(v.start, v.end));
+  }
+  Batch& b = run.batch();
+  run.expect(b.call(SYS_munmap, tree.region().parking, kParkingBytes), "munmap", "emptying the seed", "");
+  run.flush();
+}
+
+void MemoryRebuilder::make_memory(const Value& object) {
+  const bool named = object.at("kind").as_string() == "memfd";
+  Batch b = context_.batch();
+  const size_t made = b.call(SYS_memfd_create, b.in(named ? object.at("name").as_string() : kSharedName),
+                             MFD_CLOEXEC | (named ? MFD_ALLOW_SEALING : 0));
+  const int fd = context_.run_for_fd(b, made, "memfd_create", "making shared memory");
+  UniqueFd mine = context_.take(fd);
+  check(ftruncate(mine.get(), object.at("sizeBytes").as_int(0, INT64_MAX)), "ftruncate",
+        "sizing shared memory");
+  if (named) fchmod(mine.get(), static_cast<mode_t>(object.get_int("mode", 0777)));
+  context_.memory_fds[object.at("id").as_int()] = fd;
+  for (const PageRun& run : unpack_runs(object.find("pages"))) {
+    fills_.push_back({0, run, Fill::How::file, mine.get()});
+    total_bytes_ += run.count * kPageBytes;
+  }
+  object_fds_.push_back(std::move(mine));
+}
+
+void MemoryRebuilder::make_shared() {
+  targets_.emplace_back();  // 0: none
+  for (const Value& object : plan_.at("memory").as_list()) {
+    object.at("kind").as_string() == "sysv" ? make_sysv(object) : make_memory(object);
+  }
+  for (const Value& p : plan_.at("processes").as_list()) {
+    if (p.get_bool("zombie", false)) continue;
+    context_.mapped_file(p.at("exe").as_int(), O_RDONLY);
+    for (const Value& m : p.at("mappings").as_list()) {
+      if (m.at("kind").as_string() != "file") continue;
+      context_.mapped_file(m.at("file").as_int(), m.get_bool("writable", false) ? O_RDWR : O_RDONLY);
+    }
+  }
+}
+
+UniqueFd MemoryRebuilder::take_uffd(GrownProcess& p) {
+  Batch b(p.agent->site());
+  const size_t made = b.call(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY);
+  p.agent->run(p.borrow(tree_.region()), b);
+  if (b.result(made) < 0) return {};  // not configured, or a kernel before 5.11: written instead
+  UniqueFd pidfd(static_cast<int>(syscall(SYS_pidfd_open, p.host_pid, 0)));
+  UniqueFd fd(static_cast<int>(syscall(SYS_pidfd_getfd, pidfd.get(), b.result(made), 0)));
+  if (!fd) throw OsError("pidfd_getfd", errno, "taking a userfaultfd").in_process(p.pid);
+  Batch c(p.agent->site());
+  c.call(SYS_close, b.result(made));
+  p.agent->run(p.borrow(tree_.region()), c);
+  uffdio_api api{};
+  api.api = UFFD_API;
+  if (ioctl(fd.get(), UFFDIO_API, &api) != 0) return {};
+  return fd;
+}
+
+void MemoryRebuilder::map(GrownProcess& p) {
+  place_vdso(p);
+  auto runs = unpack_runs(p.record->find("pages"));
+  const size_t target = targets_.size();
+  targets_.push_back({take_uffd(p), p.host_pid});
+  BatchRunner run(tree_, p);
+  size_t next_run = 0;
+  std::vector<std::pair<uint64_t, uint64_t>> watched;
+  for (const Value& m : p.record->at("mappings").as_list()) {
+    const std::string& kind = m.at("kind").as_string();
+    if (kind == "vdso" || kind == "vvar") continue;
+    const uint64_t start = start_of(m), end = end_of(m);
+    if (end <= start || start % kPageBytes != 0 || end % kPageBytes != 0)
+      throw BadValue("a mapping with bad bounds");
+    const bool shared = m.get_bool("shared", false);
+    int flags = MAP_FIXED_NOREPLACE | (shared ? MAP_SHARED : MAP_PRIVATE);
+    if (m.get_bool("growsDown", false)) flags |= MAP_GROWSDOWN;
+    if (m.get_bool("noReserve", false)) flags |= MAP_NORESERVE;
+    int64_t fd = -1;
+    int64_t offset = m.get_int("offset", 0);
+    bool sysv = false;
+    if (kind == "file") {
+      fd = context_.mapped_file(m.at("file").as_int(), m.get_bool("writable", false) ? O_RDWR : O_RDONLY);
+    } else if (kind == "memory") {
+      const auto id = m.at("memory").as_int();
+      const auto found = context_.memory_fds.find(id);
+      sysv = found == context_.memory_fds.end();
+      if (!sysv) fd = found->second;
+    } else if (kind == "anonymous") {
+      flags |= MAP_ANONYMOUS;
+      offset = 0;
+    } else {
+      throw BadValue("a mapping of kind '" + kind + "'");
+    }
+    // Runs of this mapping: they ascend, as the mappings do, and one may go on in the next mapping.
+    std::vector<PageRun> own;
+    while (next_run < runs.size() && runs[next_run].start < end) {
+      PageRun& r = runs[next_run];
+      if (r.start < start) throw BadValue("a page run outside every mapping");
+      PageRun here = r;
+      here.count = std::min(r.count, (end - r.start) / kPageBytes);
+      own.push_back(here);
+      r.start += here.count * kPageBytes;
+      r.index += here.count;
+      r.count -= here.count;
+      if (r.count == 0) ++next_run;
+    }
+    const bool any_huge = std::any_of(own.begin(), own.end(), [](const PageRun& r) { return r.huge; });
+    const auto protection = static_cast<int>(m.at("protection").as_int(0, 7));
+    const bool copy = kind == "anonymous" && !any_huge && targets_[target].uffd;
+    // Huge pages come by faulting writes, which the mapping must allow for the moment.
+    const int now = any_huge ? protection | PROT_READ | PROT_WRITE : protection;
+    if (sysv) {
+      run.flush();
+      attach_sysv(p, m);
+    } else {
+      Batch& b = run.batch();
+      run.expect(b.call(SYS_mmap, start, end - start, now, flags, fd, offset), "mmap", "making a mapping",
+                 hex_range(start, end));
+    }
+    if (const Value* advice = m.find("advice")) {
+      for (const Value& a : advice->as_list()) {
+        // Before the pages come, so that huge ones can; DONTFORK and the like do not mind.
+        Batch& b2 = run.batch();
+        run.expect(b2.call(SYS_madvise, start, end - start, a.as_int(0, 100)), "madvise",
+                   "advising about a mapping", hex_range(start, end));
+      }
+    }
+    if (own.empty()) continue;
+    if (copy) watched.emplace_back(start, end);
+    for (const PageRun& r : own) {
+      const auto how = copy                              ? Fill::How::copy
+                       : any_huge && kind == "anonymous" ? Fill::How::write_vm
+                                                         : Fill::How::write;
+      fills_.push_back({target, r, how, -1});
+      total_bytes_ += r.count * kPageBytes;
+    }
+  }
+  if (next_run != runs.size()) throw BadValue("a page run outside every mapping");
+  run.flush();
+  for (const auto& [start, end] : watched) {
+    uffdio_register r{};
+    r.range = {start, end - start};
+    r.mode = UFFDIO_REGISTER_MODE_MISSING;
+    check(ioctl(targets_[target].uffd.get(), UFFDIO_REGISTER, &r), "ioctl", "preparing memory for its pages");
+  }
+}
+
+void MemoryRebuilder::finish(GrownProcess& p) {
+  BatchRunner run(tree_, p);
+  const auto runs = unpack_runs(p.record->find("pages"));
+  for (const Value& m : p.record->at("mappings").as_list()) {
+    const std::string& kind = m.at("kind").as_string();
+    if (kind == "vdso" || kind == "vvar") continue;
+    const uint64_t start = start_of(m), end = end_of(m);
+    const bool any_huge = std::any_of(runs.begin(), runs.end(), [&](const PageRun& r) {
+      return r.huge && r.start < end && r.start + r.count * kPageBytes > start;
+    });
+    if (any_huge) {
+      Batch& b = run.batch();
+      run.expect(b.call(SYS_mprotect, start, end - start, m.at("protection").as_int(0, 7)), "mprotect",
+                 "protecting a mapping", hex_range(start, end));
+    }
+    if (m.get_bool("locked", false)) {
+      Batch& b = run.batch();
+      const int how = m.get_bool("lockedOnFault", false) ? MLOCK_ONFAULT : 0;
+      run.expect(b.call(SYS_mlock2, start, end - start, how), "mlock2", "locking memory",
+                 hex_range(start, end));
+    }
+    for (const auto& [from, to] : guards_of(m)) {
+      Batch& b = run.batch();
+      run.expect(b.call(SYS_madvise, from, to - from, kInstallGuard), "madvise", "guarding memory",
+                 hex_range(from, to));
+    }
+  }
+  run.flush();
+}
+
+void MemoryRebuilder::seal() {
+  for (const Value& object : plan_.at("memory").as_list()) {
+    const std::string& kind = object.at("kind").as_string();
+    if (kind == "sysv" && object.get_bool("removed", false)) {
+      context_.call(SYS_shmctl, object.at("shmid").as_int(), IPC_RMID, 0);
+    }
+    if (kind != "memfd") continue;
+    const auto seals = static_cast<int>(object.get_int("seals", 0));
+    if (seals == 0) continue;
+    const UniqueFd fd = context_.take(context_.memory_fds.at(object.at("id").as_int()));
+    check(fcntl(fd.get(), F_ADD_SEALS, seals), "fcntl", "sealing a memfd");
+  }
+}
+
+}  // namespace virt

@@ -1,0 +1,69 @@
+// The two long jobs, as a supervisor drives them step by step. All methods of one job must be called on one
+// thread, because ptrace requests are bound to it (the binding gives each job a thread of its own).
+// Destroying a job at any point leaves the pod running (capture) or gone with the image untouched (rebuild).
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "base/value.h"
+#include "checkpoint/capture.h"
+#include "checkpoint/rebuild.h"
+#include "engine/control_client.h"
+#include "engine/launch.h"
+
+namespace virt {
+
+// Read by other threads while a job runs.
+struct Progress {
+  std::atomic<const char*> phase{"start"};
+  std::atomic<uint64_t> done_bytes{0}, total_bytes{0};
+  std::atomic<bool> stop{false};
+};
+
+class CaptureJob {
+ public:
+  // {socket, drop: [kinds], tcp, freezeTimeoutMs, threads}
+  CaptureJob(const Value& options, Progress& progress);
+
+  // Freezes and surveys. The result has blockers, and all of the image but the pages.
+  Value survey();
+  // Writes pages and carried files into the directory, reads them back; gives the completed record.
+  Value read(int directory);
+  void thaw();
+  // The image is complete and safe: init kills the pod.
+  void release();
+
+ private:
+  ControlClient control_;
+  Progress& progress_;
+  UniqueFd terminal_;
+  CaptureOptions options_;
+  std::unique_ptr<Capture> capture_;
+  Value record_;
+};
+
+class RebuildJob {
+ public:
+  // The plan: the image's record plus {grow, seedPid, directory}; `launch` is what virt-init needs.
+  RebuildJob(Value plan, protocol::LaunchPlan launch, LaunchFiles files, Progress& progress);
+
+  // Makes the pod, all of it held. {initPid, notes}
+  Value build();
+  // The final word. Gives our control connection.
+  UniqueFd commit();
+
+ private:
+  Value plan_;
+  protocol::LaunchPlan launch_;
+  LaunchFiles files_;
+  Progress& progress_;
+  UniqueFd directory_;
+  std::unique_ptr<ControlClient> control_;
+  UniqueFd control_dup_;
+  std::unique_ptr<Rebuild> rebuild_;
+};
+
+}  // namespace virt

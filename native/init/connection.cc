@@ -1,0 +1,120 @@
+#include "init/connection.h"
+
+#include <sys/socket.h>
+
+#include <cerrno>
+
+#include "sys/message.h"
+
+namespace virt::init {
+
+using protocol::FrameHeader;
+using protocol::Type;
+
+time_t monotonic_seconds() {
+  timespec t{};
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return t.tv_sec;
+}
+
+bool Connection::receive() {
+  char buffer[32 << 10];
+  for (;;) {
+    UniqueFd fds[kMaxPassedFds];
+    size_t count = 0;
+    const ssize_t n = receive_with_fds(fd_.get(), buffer, sizeof buffer, fds, &count);
+    for (size_t i = 0; i < count; ++i) fds_.push_back(std::move(fds[i]));
+    if (fds_.size() > kMaxPassedFds) return false;
+    if (n == -EAGAIN) return true;
+    if (n <= 0) return false;
+    in_.append(buffer, static_cast<size_t>(n));
+    if (in_.size() > protocol::kMostFrameBytes + sizeof(FrameHeader) + sizeof buffer) return false;
+    if (in_.size() >= sizeof(FrameHeader)) {
+      FrameHeader h;
+      std::memcpy(&h, in_.data(), sizeof h);
+      if (h.size > protocol::kMostFrameBytes) return false;
+    }
+    if (static_cast<size_t>(n) < sizeof buffer) return true;
+  }
+}
+
+bool Connection::next(Frame* frame) {
+  FrameHeader h;
+  if (in_.size() < sizeof h) return false;
+  std::memcpy(&h, in_.data(), sizeof h);
+  if (in_.size() - sizeof h < h.size) return false;
+  frame->type = static_cast<Type>(h.type);
+  frame->number = h.number;
+  frame->payload.assign(in_, sizeof h, h.size);
+  in_.erase(0, sizeof h + h.size);
+  return true;
+}
+
+std::vector<UniqueFd> Connection::take_fds() { return std::move(fds_); }
+
+void Connection::put(Type type, uint16_t flags, uint32_t number, std::string_view head,
+                     std::string_view body) {
+  if (!open()) return;
+  FrameHeader h;
+  h.size = static_cast<uint32_t>(head.size() + body.size());
+  h.type = static_cast<uint16_t>(static_cast<uint16_t>(type) | flags);
+  h.number = number;
+  if (unsent() == 0) last_progress_ = monotonic_seconds();
+  out_.append(reinterpret_cast<const char*>(&h), sizeof h);
+  out_.append(head);
+  out_.append(body);
+}
+
+void Connection::event(Type type, std::string_view payload) { put(type, 0, 0, {}, payload); }
+
+void Connection::reply(const Frame& request, int error, std::string_view payload, int fd) {
+  const int32_t status = -error;
+  if (fd >= 0) out_fds_.emplace_back(out_.size(), fd);
+  put(request.type, protocol::kReply, request.number,
+      std::string_view(reinterpret_cast<const char*>(&status), sizeof status), payload);
+}
+
+bool Connection::flush() {
+  while (unsent() > 0) {
+    // Up to the next byte that a descriptor rides on.
+    int fd = -1;
+    size_t end = out_.size();
+    if (!out_fds_.empty()) {
+      if (out_fds_.front().first == sent_) {
+        fd = out_fds_.front().second;
+        if (out_fds_.size() > 1) end = out_fds_[1].first;
+      } else {
+        end = out_fds_.front().first;
+      }
+    }
+    iovec iov{out_.data() + sent_, end - sent_};
+    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+    msghdr msg{};
+    msg.msg_iov = &iov;
+    msg.msg_iovlen = 1;
+    if (fd >= 0) {
+      msg.msg_control = control;
+      msg.msg_controllen = sizeof control;
+      cmsghdr* c = CMSG_FIRSTHDR(&msg);
+      c->cmsg_level = SOL_SOCKET;
+      c->cmsg_type = SCM_RIGHTS;
+      c->cmsg_len = CMSG_LEN(sizeof(int));
+      std::memcpy(CMSG_DATA(c), &fd, sizeof fd);
+    }
+    const ssize_t n = sendmsg(fd_.get(), &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0 && errno == EAGAIN) return true;
+    if (n <= 0) return false;
+    if (fd >= 0) {
+      ::close(fd);
+      out_fds_.pop_front();
+    }
+    sent_ += static_cast<size_t>(n);
+    last_progress_ = monotonic_seconds();
+  }
+  out_.clear();
+  sent_ = 0;
+  return true;
+}
+
+}  // namespace virt::init

@@ -1,0 +1,621 @@
+#include "init/keeper.h"
+
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <poll.h>
+#include <sys/mman.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#include <cerrno>
+#include <climits>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+
+#include "init/seed.h"
+#include "init/spawn.h"
+
+namespace virt::init {
+
+using protocol::Reader;
+using protocol::Stdio;
+using protocol::Type;
+using protocol::Writer;
+
+namespace {
+
+constexpr size_t kSlowViewerBytes = 256 << 10;
+constexpr time_t kStuckViewerSeconds = 5;
+constexpr const char* kEnteringDirectory = "entering the working directory";
+constexpr size_t kMostConnections = 256;
+constexpr size_t kMostWaitingInput = 1 << 20;
+
+// What a poll event is about: kind in the high half, index in the low one.
+enum class Source : uint32_t { kSignals, kListener, kConnection, kStream1, kStream2, kInput };
+uint64_t tag(Source source, size_t index) { return (static_cast<uint64_t>(source) << 32) | index; }
+
+template <typename... T>
+std::string pack(T... numbers) {
+  Writer w;
+  (w.number(numbers), ...);
+  return w.bytes();
+}
+
+}  // namespace
+
+Keeper::Keeper(protocol::LaunchPlan plan, UniqueFd state_dir, UniqueFd listener, UniqueFd first_supervisor)
+    : plan_(std::move(plan)), state_dir_(std::move(state_dir)), listener_(std::move(listener)) {
+  connections_.push_back(std::make_unique<Connection>(std::move(first_supervisor)));
+  connections_.back()->subscribed = true;
+  rebuilding_ = (plan_.flags & protocol::kPlanRebuild) != 0;
+  connections_.back()->seeding = rebuilding_;  // whoever launches us for a rebuild does it, from the start
+  // A request to view it could come when a program has written and ended already.
+  if (plan_.stdio != Stdio::kInherit && (plan_.flags & protocol::kPlanViewed) != 0) {
+    connections_.back()->console = 0;
+    connections_.back()->patient = (plan_.flags & protocol::kPlanPatient) != 0;
+  }
+}
+
+int Keeper::run() {
+  if (const Step s = prepare(); s.failed()) {
+    fail(s);
+    hang_up();
+    return 1;
+  }
+  loop();
+  drain();
+  return 0;
+}
+
+Step Keeper::prepare() {
+  sigset_t all;
+  sigfillset(&all);
+  sigprocmask(SIG_SETMASK, &all, nullptr);
+  signals_.reset(signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK));
+  if (!signals_) return failed("setting up the keeper's loop");
+  if (listen(listener_.get(), 64) != 0) return failed("listening for supervisors");
+  log_.open(state_dir_.get());
+
+  const bool input = (plan_.flags & protocol::kPlanKeepInput) != 0;
+  if (plan_.stdio != Stdio::kInherit) {
+    consoles_.push_back(std::make_unique<Console>());
+    const int index = rebuilding_ && plan_.stdio == Stdio::kTerminal ? static_cast<int>(plan_.pts_index) : -1;
+    if (const Step s = consoles_[0]->make(plan_.stdio, plan_.rows, plan_.columns, index, input); s.failed()) {
+      return s;
+    }
+  }
+  return rebuilding_ ? done() : start_program();
+}
+
+// Remembers what the launcher's streams are, so that a capture can tell them from the program's own handles.
+// Only the identity: a descriptor kept open here would keep a pipe's reader from seeing its end.
+void Keeper::note_streams(const int fds[3]) {
+  for (int i = 0; i < 3; ++i) {
+    struct stat st {};
+    protocol::Status::Stream s;
+    if (fstat(fds[i], &st) == 0 && (S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode) || S_ISCHR(st.st_mode))) {
+      s.device = st.st_dev;
+      s.inode = st.st_ino;
+    }
+    streams_.push_back(s);
+  }
+}
+
+Step Keeper::start_program() {
+  Program p;
+  p.cwd = plan_.cwd;
+  p.argv = plan_.argv;
+  p.env = plan_.env;
+  p.terminal = plan_.stdio == Stdio::kTerminal;
+  p.open_files = plan_.open_files;
+  for (int i = 0; i < 3; ++i) p.stdio[i] = consoles_.empty() ? i : consoles_[0]->program_fd(i);
+  note_streams(p.stdio);
+  int error = 0;
+  first_pid_ = spawn(p, &error);
+  if (first_pid_ < 0) {
+    errno = std::abs(error);
+    return failed(error < 0 ? kEnteringDirectory : "starting the program");
+  }
+  if (!consoles_.empty()) {
+    consoles_[0]->owner = first_pid_;
+    consoles_[0]->started();
+  }
+  forget_launcher_streams();
+  plan_.argv.clear();
+  plan_.env.clear();
+  tell(Type::kStarted, pack(static_cast<uint32_t>(first_pid_)));
+  return done();
+}
+
+void Keeper::fail(const Step& step) {
+  Writer w;
+  w.number(static_cast<int32_t>(step.error));
+  w.text(step.what);
+  tell(Type::kFailed, w.bytes());
+  record("failed " + std::to_string(step.error) + "\n");
+  for (auto& c : connections_) c->flush();
+}
+
+void Keeper::record(const std::string& text) {
+  // Written aside and renamed: a reader sees a whole record or none.
+  UniqueFd fd(
+      openat(state_dir_.get(), "exit.new", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600));
+  if (fd && write(fd.get(), text.data(), text.size()) == static_cast<ssize_t>(text.size())) {
+    renameat(state_dir_.get(), "exit.new", state_dir_.get(), "exit");
+  }
+}
+
+void Keeper::tell(Type type, std::string_view payload) {
+  for (auto& c : connections_) {
+    if (c->open() && c->subscribed) c->event(type, payload);
+  }
+}
+
+int Keeper::viewers_of(int console) const {
+  int n = 0;
+  for (const auto& c : connections_) n += c->open() && c->console == console ? 1 : 0;
+  return n;
+}
+
+void Keeper::loop() {
+  while (poll_once()) {
+  }
+}
+
+// One turn: register interest anew (a handful of descriptors; simpler and safer than keeping it in step),
+// wait, serve. False when the pod has ended.
+bool Keeper::poll_once() {
+  std::vector<pollfd> fds;
+  std::vector<uint64_t> tags;
+  const auto add = [&](int fd, short events, uint64_t t) {
+    if (fd < 0 || events == 0) return;
+    fds.push_back({fd, events, 0});
+    tags.push_back(t);
+  };
+  int timeout = -1;
+  // Requests before all else: one who asked to see a program's output is there before its end is noticed.
+  for (size_t i = 0; i < connections_.size(); ++i) {
+    Connection& c = *connections_[i];
+    if (!c.open()) continue;
+    if (!c.flush()) {
+      drop(c);
+      continue;
+    }
+    short events = c.unsent() > 0 ? POLLIN | POLLOUT : POLLIN;
+    if (c.console >= 0) {
+      Console& console = *consoles_[static_cast<size_t>(c.console)];
+      if (console.input_size() > kMostWaitingInput) events &= ~POLLIN;
+      if (c.unsent() > kSlowViewerBytes) {
+        if (!c.patient && monotonic_seconds() - c.last_progress() > kStuckViewerSeconds) {
+          drop(c);  // a screen nobody reads must not stop the pod
+          continue;
+        }
+        console.paused = true;
+        timeout = 1000;
+      }
+    }
+    add(c.fd(), events, tag(Source::kConnection, i));
+  }
+  add(signals_.get(), POLLIN, tag(Source::kSignals, 0));
+  add(listener_.get(), POLLIN, tag(Source::kListener, 0));
+  for (size_t i = 0; i < consoles_.size(); ++i) {
+    Console& console = *consoles_[i];
+    if (!console.paused) {
+      add(console.source(1), POLLIN, tag(Source::kStream1, i));
+      add(console.source(2), POLLIN, tag(Source::kStream2, i));
+    }
+    console.paused = false;
+    if (console.input_waits() && console.flush_input()) {
+      add(console.input_fd(), POLLOUT, tag(Source::kInput, i));
+    }
+  }
+  if (poll(fds.data(), fds.size(), timeout) < 0 && errno != EINTR) return false;
+  for (size_t k = 0; k < fds.size(); ++k) {
+    if (fds[k].revents == 0) continue;
+    const size_t i = tags[k] & 0xffffffff;
+    switch (static_cast<Source>(tags[k] >> 32)) {
+      case Source::kSignals:
+        reap();
+        break;
+      case Source::kListener:
+        accept_supervisor();
+        break;
+      case Source::kConnection:
+        if (connections_[i]->open()) serve(*connections_[i]);
+        break;
+      case Source::kStream1:
+        pump(*consoles_[i], static_cast<int>(i), 1);
+        break;
+      case Source::kStream2:
+        pump(*consoles_[i], static_cast<int>(i), 2);
+        break;
+      case Source::kInput:
+        break;  // flushed at the top of the next turn
+    }
+  }
+  std::erase_if(connections_, [](const auto& c) { return !c->open(); });
+  return !ended_;
+}
+
+void Keeper::accept_supervisor() {
+  UniqueFd fd(accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+  if (!fd || connections_.size() >= kMostConnections) return;
+  // The socket lies in a private directory; this check costs nothing and does not rely on that. Seen from in
+  // here every user but our own is the overflow user.
+  ucred peer{};
+  socklen_t size = sizeof peer;
+  if (getsockopt(fd.get(), SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) return;
+  if (peer.uid != getuid() && peer.uid != 0) return;
+  connections_.push_back(std::make_unique<Connection>(std::move(fd)));
+}
+
+void Keeper::serve(Connection& c) {
+  const bool alive = c.receive();
+  Frame f;
+  while (c.open() && c.next(&f)) handle(c, f);
+  if (!alive) drop(c);
+}
+
+void Keeper::drop(Connection& c) {
+  const bool seeding = c.seeding;
+  c.close();
+  // Half a pod is no pod: whoever was rebuilding it is gone before the final word.
+  if (seeding && rebuilding_) {
+    end_everything();
+    ended_ = true;
+  }
+}
+
+void Keeper::end_everything() {
+  kill(-1, SIGKILL);
+  while (waitpid(-1, nullptr, __WALL) > 0 || errno == EINTR) {
+  }
+}
+
+void Keeper::handle(Connection& c, const Frame& f) {
+  switch (f.type) {
+    case Type::kHello:
+      c.reply(f, 0, encode(status()));
+      return;
+    case Type::kSignal:
+      handle_signal(c, f);
+      return;
+    case Type::kExec:
+      handle_exec(c, f);
+      return;
+    case Type::kSubscribe:
+      c.subscribed = true;
+      c.reply(f, 0);
+      return;
+    case Type::kAttach:
+      handle_attach(c, f);
+      return;
+    case Type::kInput:
+      if (c.console >= 0 && !c.read_only) {
+        Console& console = *consoles_[static_cast<size_t>(c.console)];
+        if (f.payload.empty()) {
+          console.end_input();
+        } else {
+          console.input(f.payload);
+        }
+      }
+      return;
+    case Type::kResize: {
+      Reader r(f.payload);
+      const auto rows = r.number<uint16_t>(), columns = r.number<uint16_t>();
+      if (r.done() && c.console >= 0 && !c.read_only)
+        consoles_[static_cast<size_t>(c.console)]->resize(rows, columns);
+      return;
+    }
+    case Type::kLock:
+      handle_lock(c, f);
+      return;
+    case Type::kUnlock:
+      c.lock.clear();
+      c.reply(f, 0);
+      return;
+    case Type::kOpen:
+      handle_open(c, f);
+      return;
+    case Type::kRelease: {
+      Reader r(f.payload);
+      detached_ = r.number<uint32_t>() != 0;
+      kill(-1, SIGKILL);  // one call: nothing in the pod runs after it
+      c.reply(f, 0);
+      reap();
+      return;
+    }
+    case Type::kSeed:
+      handle_seed(c, f);
+      return;
+    case Type::kCommit:
+      handle_commit(c, f);
+      return;
+    default:
+      c.reply(f, EOPNOTSUPP);
+  }
+}
+
+protocol::Status Keeper::status() const {
+  protocol::Status s;
+  s.first_pid = static_cast<uint32_t>(first_pid_);
+  s.exited = first_ended_ ? 1 : 0;
+  s.wait_status = first_status_;
+  s.stdio = plan_.stdio;
+  s.viewers = static_cast<uint32_t>(viewers_of(0));
+  if (!consoles_.empty()) {
+    s.terminal_fd = consoles_[0]->master();
+    s.terminal_index = consoles_[0]->index();
+  }
+  s.rebuilding = rebuilding_ ? 1 : 0;
+  s.streams = streams_;
+  return s;
+}
+
+void Keeper::handle_signal(Connection& c, const Frame& f) {
+  Reader r(f.payload);
+  auto pid = static_cast<pid_t>(r.number<uint32_t>());
+  const bool group = r.number<uint32_t>() != 0;
+  const auto signal = static_cast<int>(r.number<uint32_t>());
+  if (!r.done() || pid < 0 || pid == 1 || signal > SIGRTMAX) {
+    c.reply(f, EINVAL);
+    return;
+  }
+  if (pid == 0) {
+    if (first_pid_ <= 0 || first_ended_) {
+      c.reply(f, ESRCH);
+      return;
+    }
+    pid = first_pid_;
+  }
+  c.reply(f, kill(group ? -pid : pid, signal) == 0 ? 0 : errno);
+}
+
+void Keeper::handle_exec(Connection& c, const Frame& f) {
+  auto fds = c.take_fds();
+  protocol::ExecPlan plan;
+  if (rebuilding_ || !decode(f.payload, &plan) || (plan.stdio == Stdio::kInherit) != (fds.size() == 3) ||
+      (plan.stdio != Stdio::kInherit && c.console >= 0)) {
+    c.reply(f, EINVAL);
+    return;
+  }
+  Program p;
+  p.cwd = plan.cwd;
+  p.argv = plan.argv;
+  p.env = plan.env;
+  p.terminal = plan.stdio == Stdio::kTerminal;
+  p.open_files = plan_.open_files;
+  std::unique_ptr<Console> console;
+  if (plan.stdio == Stdio::kInherit) {
+    for (size_t i = 0; i < 3; ++i) p.stdio[i] = fds[i].get();
+  } else {
+    console = std::make_unique<Console>();
+    if (const Step s = console->make(plan.stdio, plan.rows, plan.columns, -1, true); s.failed()) {
+      c.reply(f, s.error);
+      return;
+    }
+    for (int i = 0; i < 3; ++i) p.stdio[i] = console->program_fd(i);
+  }
+  int error = 0;
+  const pid_t pid = spawn(p, &error);
+  if (pid < 0) {
+    c.reply(f, std::abs(error), error < 0 ? kEnteringDirectory : "");
+    return;
+  }
+  note_streams(p.stdio);
+  if (console) {
+    console->owner = pid;
+    console->started();
+    if (consoles_.empty()) consoles_.push_back(std::make_unique<Console>());  // 0 stays the first program's
+    consoles_.push_back(std::move(console));
+    c.console = static_cast<int>(consoles_.size()) - 1;
+    c.patient = plan.stdio == Stdio::kStreams;
+  }
+  c.subscribed = true;
+  c.reply(f, 0, pack(static_cast<uint32_t>(pid)));
+}
+
+void Keeper::handle_attach(Connection& c, const Frame& f) {
+  Reader r(f.payload);
+  const auto flags = r.number<uint32_t>();
+  if (!r.done() || consoles_.empty() || consoles_[0]->kind() == Stdio::kInherit) {
+    c.reply(f, consoles_.empty() ? ENOTTY : EINVAL);
+    return;
+  }
+  c.console = 0;
+  c.read_only = (flags & 1) != 0;
+  c.patient = (flags & 2) != 0;
+  c.subscribed = true;
+  c.reply(f, 0, pack(static_cast<uint32_t>(consoles_[0]->kind())));
+  if ((flags & 4) != 0) consoles_[0]->redraw();
+}
+
+void Keeper::handle_lock(Connection& c, const Frame& f) {
+  for (const auto& other : connections_) {
+    if (other.get() != &c && other->open() && !other->lock.empty()) {
+      c.reply(f, EBUSY, other->lock);
+      return;
+    }
+  }
+  c.lock = f.payload.empty() ? "a command" : f.payload;
+  c.reply(f, 0);
+}
+
+void Keeper::handle_open(Connection& c, const Frame& f) {
+  Reader r(f.payload);
+  const auto flags = static_cast<int>(r.number<uint32_t>());
+  const std::string path = r.text();
+  const int fd = r.done() ? open(path.c_str(), flags | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0600) : -1;
+  c.reply(f, fd >= 0 ? 0 : errno, {}, fd);
+}
+
+void Keeper::handle_seed(Connection& c, const Frame& f) {
+  Reader r(f.payload);
+  SeedPlan plan;
+  plan.region = r.number<uint64_t>();
+  plan.size = r.number<uint64_t>();
+  plan.pid = static_cast<pid_t>(r.number<uint32_t>());
+  if (!r.done() || !rebuilding_ || commit_ != nullptr) {
+    c.reply(f, EINVAL);
+    return;
+  }
+  void* page = mmap(nullptr, static_cast<size_t>(sysconf(_SC_PAGESIZE)), PROT_READ | PROT_WRITE,
+                    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (page == MAP_FAILED) {
+    c.reply(f, errno);
+    return;
+  }
+  commit_ = static_cast<int32_t*>(page);
+  plan.commit = page;
+  for (int i = 0; i < 3; ++i) plan.stdio[i] = consoles_.empty() ? i : consoles_[0]->program_fd(i);
+  note_streams(plan.stdio);
+  const pid_t pid = grow_seed(plan);
+  c.reply(f, pid > 0 ? 0 : -pid, pack(static_cast<uint32_t>(pid > 0 ? pid : 0)));
+}
+
+void Keeper::handle_commit(Connection& c, const Frame& f) {
+  Reader r(f.payload);
+  const auto first = static_cast<pid_t>(r.number<uint32_t>());
+  const auto ended = r.number<uint32_t>() != 0;
+  const auto wait_status = r.number<int32_t>();
+  if (!r.done() || !rebuilding_ || !c.seeding || commit_ == nullptr) {
+    c.reply(f, EINVAL);
+    return;
+  }
+  // The one step that makes it a pod: every thread, stopped or parked, is free to go home from here on, and
+  // nothing depends on the engine any more.
+  __atomic_store_n(commit_, 1, __ATOMIC_SEQ_CST);
+  syscall(SYS_futex, commit_, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
+  rebuilding_ = false;
+  first_pid_ = first;
+  first_ended_ = ended;
+  first_status_ = wait_status;
+  if (!consoles_.empty()) {
+    consoles_[0]->owner = first;
+    consoles_[0]->started();
+  }
+  forget_launcher_streams();
+  munmap(const_cast<int32_t*>(commit_), static_cast<size_t>(sysconf(_SC_PAGESIZE)));
+  commit_ = nullptr;
+  c.reply(f, 0);
+  tell(Type::kStarted, pack(static_cast<uint32_t>(first)));
+  reap();
+}
+
+void Keeper::reap() {
+  signalfd_siginfo info{};
+  while (read(signals_.get(), &info, sizeof info) == sizeof info) {
+    // The host is going down, or somebody asks the pod from outside: hand it to the first program.
+    const auto signal = static_cast<int>(info.ssi_signo);
+    if ((signal == SIGTERM || signal == SIGHUP || signal == SIGINT) && first_pid_ > 0 && !first_ended_) {
+      kill(first_pid_, signal);
+    }
+  }
+  for (;;) {
+    int status = 0;
+    const pid_t pid = waitpid(-1, &status, WNOHANG | __WALL);
+    if (pid < 0 && errno == EINTR) continue;
+    if (pid < 0 && errno == ECHILD) {
+      // No child, so no process at all: orphans would be ours. A pod that is still to be rebuilt is not over.
+      ended_ = !rebuilding_ || commit_ != nullptr;
+      return;
+    }
+    if (pid <= 0) return;
+    if (rebuilding_ || detached_) continue;  // what is detached has not ended
+    const bool first = pid == first_pid_ && !first_ended_;
+    if (first) {
+      first_ended_ = true;
+      first_status_ = status;
+    }
+    // Its last words come before the news of its end: whoever views it leaves then.
+    for (size_t i = 0; i < consoles_.size(); ++i) {
+      if (consoles_[i]->owner == pid) pump_all(*consoles_[i], static_cast<int>(i));
+    }
+    tell(Type::kExited, pack(static_cast<uint32_t>(pid), static_cast<int32_t>(status), uint32_t{first}));
+  }
+}
+
+void Keeper::pump(Console& console, int id, int stream) {
+  std::string bytes;
+  console.read_from(stream, &bytes);
+  if (bytes.empty()) return;
+  if (id == 0) log_.append(bytes);
+  for (auto& c : connections_) {
+    if (c->open() && c->console == id) c->event(Type::kOutput, pack(static_cast<uint32_t>(stream)) + bytes);
+  }
+}
+
+// All that waits there now.
+void Keeper::pump_all(Console& console, int id) {
+  for (const int stream : {1, 2}) {
+    // As much as a terminal or a pipe holds: others may go on writing.
+    for (int n = 0; n < 64; ++n) {
+      const int fd = console.source(stream);
+      pollfd p{fd, POLLIN, 0};
+      if (fd < 0 || poll(&p, 1, 0) <= 0 || (p.revents & POLLIN) == 0) break;
+      pump(console, id, stream);
+    }
+  }
+}
+
+// The pod is over: write down how, pass on what was still in the pipes, say so, and give viewers time to take
+// it.
+void Keeper::drain() {
+  listener_.reset();  // whoever asks from here on is told that the pod is gone
+  for (size_t i = 0; i < consoles_.size(); ++i) {
+    pump_all(*consoles_[i], static_cast<int>(i));
+  }
+  if (detached_) {
+    record("detached\n");
+  } else if (first_ended_) {
+    record("status " + std::to_string(first_status_) + "\n");
+  } else {
+    record("failed 0\n");
+  }
+  tell(Type::kGone, pack(uint32_t{detached_}));
+  for (;;) {
+    std::vector<pollfd> waiting;
+    for (auto& c : connections_) {
+      if (!c->open()) continue;
+      const time_t patience = c->patient ? 60 : kStuckViewerSeconds;
+      if (!c->flush() || (c->unsent() > 0 && monotonic_seconds() - c->last_progress() > patience)) {
+        c->close();
+      } else if (c->unsent() > 0) {
+        waiting.push_back({c->fd(), POLLOUT, 0});
+      }
+    }
+    if (waiting.empty()) break;
+    poll(waiting.data(), waiting.size(), 1000);
+  }
+  hang_up();
+}
+
+// Ours first, then theirs: one who writes to a socket that is closed gets EPIPE and may not read what still
+// lies there.
+void Keeper::hang_up() {
+  constexpr time_t kPatienceSeconds = 2;
+  const time_t end = monotonic_seconds() + kPatienceSeconds;
+  for (auto& c : connections_) {
+    if (c->open()) shutdown(c->fd(), SHUT_WR);
+  }
+  for (;;) {
+    std::vector<pollfd> waiting;
+    for (auto& c : connections_) {
+      if (c->open()) waiting.push_back({c->fd(), POLLIN, 0});
+    }
+    if (waiting.empty() || monotonic_seconds() > end) return;
+    poll(waiting.data(), waiting.size(), 500);
+    for (auto& c : connections_) {
+      char unheard[4096];
+      ssize_t n = 1;
+      while (c->open() && n > 0) n = read(c->fd(), unheard, sizeof unheard);
+      if (c->open() && (n == 0 || errno != EAGAIN)) c->close();
+    }
+  }
+}
+
+}  // namespace virt::init

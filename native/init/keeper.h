@@ -1,0 +1,74 @@
+// The keeper: what PID 1 of a pod does while the pod lives. One thread, one poll loop: children to reap,
+// supervisors to answer, the terminal and the pipes to serve, the exit status to write down.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "init/connection.h"
+#include "init/console.h"
+#include "init/protocol.h"
+#include "init/step.h"
+#include "sys/fd.h"
+
+namespace virt::init {
+
+class Keeper {
+ public:
+  Keeper(protocol::LaunchPlan plan, UniqueFd state_dir, UniqueFd listener, UniqueFd first_supervisor);
+
+  // Starts the program, or waits to be told what to rebuild. Returns init's exit code when the pod has ended.
+  int run();
+
+ private:
+  Step prepare();
+  Step start_program();
+  void loop();
+  bool poll_once();
+  void fail(const Step& step);
+
+  void accept_supervisor();
+  void serve(Connection& c);
+  void handle(Connection& c, const Frame& f);
+  void handle_signal(Connection& c, const Frame& f);
+  void handle_exec(Connection& c, const Frame& f);
+  void handle_attach(Connection& c, const Frame& f);
+  void handle_lock(Connection& c, const Frame& f);
+  void handle_open(Connection& c, const Frame& f);
+  void handle_seed(Connection& c, const Frame& f);
+  void handle_commit(Connection& c, const Frame& f);
+  void drop(Connection& c);
+
+  void reap();
+  void pump(Console& console, int id, int stream);
+  void pump_all(Console& console, int id);
+  void drain();
+  void hang_up();
+  void tell(protocol::Type type, std::string_view payload);
+  void record(const std::string& text);
+  void end_everything();
+  [[nodiscard]] protocol::Status status() const;
+  [[nodiscard]] int viewers_of(int console) const;
+  void note_streams(const int fds[3]);
+
+  protocol::LaunchPlan plan_;
+  UniqueFd state_dir_, listener_, signals_;
+  std::vector<std::unique_ptr<Connection>> connections_;
+  std::vector<std::unique_ptr<Console>> consoles_;  // 0: the first program's, if it has one
+  Log log_;
+  std::vector<protocol::Status::Stream> streams_;
+
+  pid_t first_pid_ = 0;
+  bool first_ended_ = false;
+  int first_status_ = 0;
+  bool rebuilding_ = false;
+  bool ended_ = false;  // no process is left
+  bool detached_ = false;
+  volatile int32_t* commit_ = nullptr;  // shared with every process of a pod that is being rebuilt
+};
+
+}  // namespace virt::init

@@ -1,0 +1,124 @@
+#include "init/protocol.h"
+
+namespace virt::protocol {
+
+std::string encode(const LaunchPlan& plan) {
+  Writer w;
+  w.number(kVersion);
+  w.number(plan.flags);
+  w.number(plan.stdio);
+  w.number(plan.uid);
+  w.number(plan.gid);
+  w.number(plan.rows);
+  w.number(plan.columns);
+  w.number(plan.open_files);
+  w.number(plan.monotonic_offset_ns);
+  w.number(plan.boottime_offset_ns);
+  w.number(plan.pts_index);
+  w.text(plan.state_dir);
+  w.text(plan.socket_path);
+  w.text(plan.hostname);
+  w.text(plan.cwd);
+  w.number(static_cast<uint32_t>(plan.remaps.size()));
+  for (const Remap& r : plan.remaps) {
+    w.text(r.from);
+    w.text(r.to);
+  }
+  w.texts(plan.argv);
+  w.texts(plan.env);
+  return w.bytes();
+}
+
+bool decode(std::string_view bytes, LaunchPlan* plan) {
+  Reader r(bytes);
+  if (r.number<uint32_t>() != kVersion) return false;
+  plan->flags = r.number<uint32_t>();
+  plan->stdio = r.number<Stdio>();
+  plan->uid = r.number<uint32_t>();
+  plan->gid = r.number<uint32_t>();
+  plan->rows = r.number<uint16_t>();
+  plan->columns = r.number<uint16_t>();
+  plan->open_files = r.number<uint64_t>();
+  plan->monotonic_offset_ns = r.number<int64_t>();
+  plan->boottime_offset_ns = r.number<int64_t>();
+  plan->pts_index = r.number<uint32_t>();
+  plan->state_dir = r.text();
+  plan->socket_path = r.text();
+  plan->hostname = r.text();
+  plan->cwd = r.text();
+  const auto remaps = r.number<uint32_t>();
+  for (uint32_t i = 0; i < remaps && r.ok(); ++i) {
+    Remap m;
+    m.from = r.text();
+    m.to = r.text();
+    plan->remaps.push_back(m);
+  }
+  plan->argv = r.texts();
+  plan->env = r.texts();
+  return r.done();
+}
+
+std::string encode(const ExecPlan& plan) {
+  Writer w;
+  w.number(plan.stdio);
+  w.number(plan.rows);
+  w.number(plan.columns);
+  w.text(plan.cwd);
+  w.texts(plan.argv);
+  w.texts(plan.env);
+  return w.bytes();
+}
+
+bool decode(std::string_view bytes, ExecPlan* plan) {
+  Reader r(bytes);
+  plan->stdio = r.number<Stdio>();
+  plan->rows = r.number<uint16_t>();
+  plan->columns = r.number<uint16_t>();
+  plan->cwd = r.text();
+  plan->argv = r.texts();
+  plan->env = r.texts();
+  return r.done();
+}
+
+std::string encode(const Status& status) {
+  Writer w;
+  w.number(status.version);
+  w.number(status.first_pid);
+  w.number(status.exited);
+  w.number(status.wait_status);
+  w.number(status.stdio);
+  w.number(status.viewers);
+  w.number(status.terminal_fd);
+  w.number(status.terminal_index);
+  w.number(status.rebuilding);
+  w.number(static_cast<uint32_t>(status.streams.size()));
+  for (const auto& s : status.streams) {
+    w.number(s.device);
+    w.number(s.inode);
+  }
+  return w.bytes();
+}
+
+bool decode(std::string_view bytes, Status* status) {
+  Reader r(bytes);
+  status->version = r.number<uint32_t>();
+  status->first_pid = r.number<uint32_t>();
+  status->exited = r.number<uint32_t>();
+  status->wait_status = r.number<int32_t>();
+  status->stdio = r.number<Stdio>();
+  status->viewers = r.number<uint32_t>();
+  status->terminal_fd = r.number<int32_t>();
+  status->terminal_index = r.number<uint32_t>();
+  status->rebuilding = r.number<uint32_t>();
+  const auto count = r.number<uint32_t>();
+  if (count > r.rest().size() / 16) return false;
+  for (uint32_t i = 0; i < count; ++i) {
+    Status::Stream s;
+    s.device = r.number<uint64_t>();
+    s.inode = r.number<uint64_t>();
+    status->streams.push_back(s);
+  }
+  return r.done();
+}
+
+}  // namespace virt::protocol

@@ -1,0 +1,44 @@
+// Which pages of a process hold something of its own: PAGEMAP_SCAN (kernel 6.7), or /proc/PID/pagemap read
+// entry by entry where that is missing. Reads nothing of the pages themselves.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "sys/fd.h"
+
+namespace virt {
+
+inline constexpr uint64_t kPageBytes = 4096;
+
+struct PageRange {
+  uint64_t start = 0, end = 0;  // addresses
+  bool huge = false;            // mapped by a huge page
+  bool guard = false;           // a guard region (MADV_GUARD_INSTALL): nothing there can be read
+  bool keep_zeros = false;      // a page of zeros counts too: it hides a file's
+};
+
+class PageScanner {
+ public:
+  // `by_ioctl` false: as on a kernel without PAGEMAP_SCAN, for tests.
+  explicit PageScanner(pid_t host_pid, bool by_ioctl = true);
+
+  // Pages in [start, end) that are present or swapped out, are no shared zero page, and with `own_only`
+  // belong to the process alone (not to a file or shared memory). Ascending, adjacent ones joined. Guard
+  // regions are told where the kernel tells them (6.15). The entries of pagemap show neither zero nor huge
+  // pages: read from there, zero pages are in it and nothing is huge.
+  [[nodiscard]] std::vector<PageRange> scan(uint64_t start, uint64_t end, bool own_only) const;
+
+ private:
+  [[nodiscard]] bool scan_by_ioctl(uint64_t start, uint64_t end, bool own_only,
+                                   std::vector<PageRange>* out) const;
+  void scan_by_reading(uint64_t start, uint64_t end, bool own_only, std::vector<PageRange>* out) const;
+
+  UniqueFd pagemap_;
+  bool by_ioctl_;
+  mutable bool asks_for_guards_ = true;  // until the kernel does not know them
+};
+
+}  // namespace virt

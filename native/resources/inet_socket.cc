@@ -1,0 +1,230 @@
+// TCP and UDP sockets (tcp(7), udp(7), ip(7), ipv6(7)) that listen, are bound, or are nothing yet.
+// Connections are refused unless the user lets them be closed: then the program finds them reset.
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <linux/sockios.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "base/error.h"
+#include "resources/capture_context.h"
+#include "resources/kinds.h"
+#include "resources/rebuild_context.h"
+#include "resources/socket_options.h"
+
+namespace virt {
+namespace {
+
+struct Address {
+  sockaddr_storage storage{};
+  socklen_t size = 0;
+  [[nodiscard]] const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&storage); }
+  [[nodiscard]] uint16_t port() const {
+    if (storage.ss_family == AF_INET) return ntohs(reinterpret_cast<const sockaddr_in&>(storage).sin_port);
+    if (storage.ss_family == AF_INET6) return ntohs(reinterpret_cast<const sockaddr_in6&>(storage).sin6_port);
+    return 0;
+  }
+};
+
+int int_option(int fd, int name) {
+  int value = -1;
+  socklen_t size = sizeof value;
+  getsockopt(fd, SOL_SOCKET, name, &value, &size);
+  return value;
+}
+
+std::optional<Address> local_address(int fd) {
+  Address a;
+  a.size = sizeof a.storage;
+  if (getsockname(fd, reinterpret_cast<sockaddr*>(&a.storage), &a.size) != 0) return std::nullopt;
+  return a;
+}
+
+std::optional<Address> peer_address(int fd) {
+  Address a;
+  a.size = sizeof a.storage;
+  if (getpeername(fd, reinterpret_cast<sockaddr*>(&a.storage), &a.size) != 0) return std::nullopt;
+  return a;
+}
+
+std::string show(const Address& a) {
+  char text[INET6_ADDRSTRLEN] = "?";
+  if (a.storage.ss_family == AF_INET) {
+    inet_ntop(AF_INET, &reinterpret_cast<const sockaddr_in&>(a.storage).sin_addr, text, sizeof text);
+    return std::string(text) + ":" + std::to_string(a.port());
+  }
+  inet_ntop(AF_INET6, &reinterpret_cast<const sockaddr_in6&>(a.storage).sin6_addr, text, sizeof text);
+  return "[" + std::string(text) + "]:" + std::to_string(a.port());
+}
+
+Value pack(const Address& a) {
+  Value v = Value::map();
+  char text[INET6_ADDRSTRLEN] = "";
+  if (a.storage.ss_family == AF_INET) {
+    inet_ntop(AF_INET, &reinterpret_cast<const sockaddr_in&>(a.storage).sin_addr, text, sizeof text);
+  } else {
+    const auto& in6 = reinterpret_cast<const sockaddr_in6&>(a.storage);
+    inet_ntop(AF_INET6, &in6.sin6_addr, text, sizeof text);
+    if (in6.sin6_scope_id != 0) v.set("scope", static_cast<int64_t>(in6.sin6_scope_id));
+  }
+  v.set("address", text).set("port", static_cast<int>(a.port()));
+  return v;
+}
+
+Address unpack(const Value& v, int family) {
+  Address a;
+  const std::string& text = v.at("address").as_string();
+  const auto port = htons(static_cast<uint16_t>(v.at("port").as_int(0, 65535)));
+  int ok;
+  if (family == AF_INET) {
+    auto& in = reinterpret_cast<sockaddr_in&>(a.storage);
+    in.sin_family = AF_INET;
+    in.sin_port = port;
+    ok = inet_pton(AF_INET, text.c_str(), &in.sin_addr);
+    a.size = sizeof in;
+  } else {
+    auto& in6 = reinterpret_cast<sockaddr_in6&>(a.storage);
+    in6.sin6_family = AF_INET6;
+    in6.sin6_port = port;
+    in6.sin6_scope_id = static_cast<uint32_t>(v.get_int("scope", 0));
+    ok = inet_pton(AF_INET6, text.c_str(), &in6.sin6_addr);
+    a.size = sizeof in6;
+  }
+  if (ok != 1) throw BadValue("'" + text + "' is no address of this family");
+  return a;
+}
+
+bool recognise(const Handle& h, const CaptureContext&) {
+  if (!S_ISSOCK(h.st.st_mode)) return false;
+  const int family = int_option(h.dup.get(), SO_DOMAIN);
+  const int protocol = int_option(h.dup.get(), SO_PROTOCOL);
+  return (family == AF_INET || family == AF_INET6) && (protocol == IPPROTO_TCP || protocol == IPPROTO_UDP);
+}
+
+void capture_tcp(Handle& h, CaptureContext& c) {
+  tcp_info info{};
+  socklen_t size = sizeof info;
+  check(getsockopt(h.dup.get(), IPPROTO_TCP, TCP_INFO, &info, &size), "getsockopt", "examining a TCP socket");
+  if (info.tcpi_state == TCP_LISTEN) {
+    h.record.set("state", "listening").set("backlog", static_cast<int64_t>(info.tcpi_sacked));
+    if (info.tcpi_unacked > 0 && c.tcp_policy != "close") {
+      c.block(h, "ERR_BACKLOG",
+              std::to_string(info.tcpi_unacked) + " connections wait in the backlog of a listening socket",
+              "try again when the program has accepted them, or let them be reset with --tcp close");
+    }
+    return;
+  }
+  if (info.tcpi_state == TCP_CLOSE) {
+    h.record.set("state", "closed");
+    return;
+  }
+  h.record.set("state", "reset");
+  const auto peer = peer_address(h.dup.get());
+  const std::string whom = peer ? " to " + show(*peer) : "";
+  if (c.tcp_policy == "close") {
+    c.accepted.push_back("closed the TCP connection" + whom +
+                         (h.uses.empty() ? ""
+                                         : " of pid " + std::to_string(h.uses[0].pid) + ", fd " +
+                                               std::to_string(h.uses[0].fd)));
+    return;
+  }
+  c.block(h, "ERR_CONNECTION", "a TCP connection" + whom,
+          "end the connection first, or let the program find it reset with --tcp close");
+}
+
+void capture_udp(Handle& h, CaptureContext& c) {
+  int waiting = 0;
+  h.record.set("state", "closed");
+  if (ioctl(h.dup.get(), SIOCINQ, &waiting) == 0 && waiting > 0) {
+    c.block(h, "ERR_UDP_QUEUE", "a UDP socket with datagrams that were not read yet",
+            "try again when they are read");
+  }
+  if (const auto peer = peer_address(h.dup.get())) h.record.set("peer", pack(*peer));
+}
+
+void capture(Handle& h, CaptureContext& c) {
+  const int fd = h.dup.get();
+  const int family = int_option(fd, SO_DOMAIN), type = int_option(fd, SO_TYPE);
+  h.record.set("family", family == AF_INET ? "ipv4" : "ipv6")
+      .set("type", type == SOCK_STREAM ? "tcp" : "udp");
+  const auto local = local_address(fd);
+  if (local && local->port() != 0) {
+    h.record.set("local", pack(*local));
+    h.link = show(*local);  // what a person knows it by, in messages
+  }
+  type == SOCK_STREAM ? capture_tcp(h, c) : capture_udp(h, c);
+  h.record.set("options", changed_options(fd));
+  if (has_filter(fd))
+    c.block(h, "ERR_UNSUPPORTED", "a socket filter (SO_ATTACH_FILTER)", "let the program detach it first");
+}
+
+// A socket on which the program finds its connection reset by the other side.
+int make_reset(RebuildContext& c, int family) {
+  UniqueFd listener(socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  Batch b = c.batch();
+  const size_t made = b.call(SYS_socket, family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  const int fd = c.run_for_fd(b, made, "socket", "making a socket");
+  const UniqueFd mine = c.take(fd);
+  Value loopback = Value::map();
+  loopback.set("address", family == AF_INET ? "127.0.0.1" : "::1").set("port", 0);
+  Address any = unpack(loopback, family);
+  check(bind(listener.get(), any.get(), any.size), "bind", "making a reset connection");
+  check(listen(listener.get(), 1), "listen", "making a reset connection");
+  const auto at = local_address(listener.get());
+  check(connect(mine.get(), at->get(), at->size), "connect", "making a reset connection");
+  UniqueFd other(accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
+  const linger now{1, 0};
+  setsockopt(other.get(), SOL_SOCKET, SO_LINGER, &now, sizeof now);
+  return fd;
+}
+
+int rebuild(const Value& record, RebuildContext& c) {
+  const int family = record.at("family").as_string() == "ipv4" ? AF_INET : AF_INET6;
+  const bool tcp = record.at("type").as_string() == "tcp";
+  const std::string& state = record.at("state").as_string();
+  const Value& options = record.at("options");
+  if (state == "reset") {
+    const int fd = make_reset(c, family);
+    set_status_flags(c.take(fd).get(), static_cast<int>(record.at("flags").as_int()));
+    return fd;
+  }
+  Batch b = c.batch();
+  const size_t made = b.call(SYS_socket, family, (tcp ? SOCK_STREAM : SOCK_DGRAM) | SOCK_CLOEXEC, 0);
+  const int fd = c.run_for_fd(b, made, "socket", "making a socket");
+  const UniqueFd mine = c.take(fd);
+  set_options(mine.get(), options, OptionsWhen::before_bind);
+  if (const Value* local = record.find("local")) {
+    const Address address = unpack(*local, family);
+    // Connections of the pod's former life may linger in TIME_WAIT; SO_REUSEADDR lets us bind beside them,
+    // and another listener is an error all the same.
+    const int reuse = int_option(mine.get(), SO_REUSEADDR), on = 1;
+    if (tcp) setsockopt(mine.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    bool bound = bind(mine.get(), address.get(), address.size) == 0;
+    const bool listening = state == "listening";
+    const auto backlog = static_cast<int>(record.get_int("backlog", 0));
+    if (bound && listening) bound = listen(mine.get(), backlog) == 0;
+    if (!bound) {
+      throw OsError(errno == EADDRINUSE ? "ERR_PORT_IN_USE" : "ERR_SYSCALL", listening ? "listen" : "bind",
+                    errno, std::string(listening ? "listening on " : "binding ") + show(address));
+    }
+    if (tcp) setsockopt(mine.get(), SOL_SOCKET, SO_REUSEADDR, &reuse, sizeof reuse);
+  }
+  if (const Value* peer = record.find("peer")) {
+    const Address address = unpack(*peer, family);
+    check(connect(mine.get(), address.get(), address.size), "connect", "connecting a UDP socket");
+  }
+  set_options(mine.get(), options, OptionsWhen::after);
+  set_status_flags(mine.get(), static_cast<int>(record.at("flags").as_int()));
+  return fd;
+}
+
+}  // namespace
+
+const Kind kInetSocket{"inet-socket", recognise, capture, rebuild};
+
+}  // namespace virt

@@ -1,0 +1,147 @@
+#include "resources/rebuild_context.h"
+
+#include <fcntl.h>
+#include <sys/sendfile.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+#include "base/error.h"
+
+namespace virt {
+namespace {
+
+std::string directory_of(const std::string& path) {
+  const size_t slash = path.rfind('/');
+  return slash == 0 || slash == std::string::npos ? "/" : path.substr(0, slash);
+}
+
+// Copies a whole file, holes left out.
+void copy_content(int from, int to, uint64_t size) {
+  if (ftruncate(to, static_cast<off_t>(size)) != 0)
+    throw OsError("ftruncate", errno, "sizing an unlinked file");
+  off_t at = 0;
+  while (at < static_cast<off_t>(size)) {
+    const off_t data = lseek(from, at, SEEK_DATA);
+    if (data < 0 && errno == ENXIO) return;
+    if (data < 0) throw OsError("lseek", errno, "reading a carried file");
+    off_t end = lseek(from, data, SEEK_HOLE);
+    if (end < 0) end = static_cast<off_t>(size);
+    check(lseek(to, data, SEEK_SET), "lseek", "writing an unlinked file");
+    at = data;
+    while (at < end) {
+      const ssize_t n = sendfile(to, from, &at, static_cast<size_t>(end - at));
+      if (n < 0 && errno == EINTR) continue;
+      if (n < 0) throw OsError("sendfile", errno, "writing an unlinked file");
+      if (n == 0)
+        throw OsError("ERR_IMAGE_DAMAGED", "sendfile", ENODATA, "a carried file is shorter than it was");
+    }
+  }
+}
+
+}  // namespace
+
+RebuildContext::RebuildContext(Agent& agent, Borrowed seed, UniqueFd seed_pidfd, int first_fd)
+    : agent_(&agent), seed_(seed), pidfd_(std::move(seed_pidfd)), first_fd_(first_fd) {}
+
+const Value& RebuildContext::file(int64_t id) const {
+  if (id < 0 || static_cast<size_t>(id) >= files.size()) throw BadValue("a file id that is not in the image");
+  return files[static_cast<size_t>(id)];
+}
+
+const Value& RebuildContext::object(int64_t id) const {
+  if (id < 0 || static_cast<size_t>(id) >= objects.size())
+    throw BadValue("an object id that is not in the image");
+  return objects[static_cast<size_t>(id)];
+}
+
+int RebuildContext::run_for_fd(Batch& b, size_t index, const char* call, const char* doing) {
+  const size_t moved = b.call(SYS_fcntl, 0, F_DUPFD_CLOEXEC, first_fd_);
+  b.from(1, index);
+  b.call(SYS_close, 0);
+  b.from(1, index);
+  run(b);
+  b.must(index, call, doing);
+  return static_cast<int>(
+      b.must(moved, "fcntl", "moving a descriptor to its place (raise the limit of open files)"));
+}
+
+int RebuildContext::open_in_pod(const std::string& path, int flags, int mode) {
+  Batch b = batch();
+  const size_t opened = b.call(SYS_openat, AT_FDCWD, b.in(path), flags | O_CLOEXEC | O_NOCTTY, mode);
+  b.or_stop();
+  try {
+    return run_for_fd(b, opened, "open", "opening a file inside the pod");
+  } catch (OsError& e) {
+    e.at_path(path);
+    throw;
+  }
+}
+
+int RebuildContext::reopen(int seed_fd, int flags) {
+  // What lies in /proc/PID/fd are links. O_NOFOLLOW has had its effect when the program opened the file.
+  return open_in_pod("/proc/self/fd/" + std::to_string(seed_fd), flags & ~O_NOFOLLOW);
+}
+
+void RebuildContext::close(int seed_fd) { call(SYS_close, seed_fd); }
+
+UniqueFd RebuildContext::take(int seed_fd) const {
+  UniqueFd fd(static_cast<int>(syscall(SYS_pidfd_getfd, pidfd_.get(), seed_fd, 0)));
+  if (!fd) throw OsError("pidfd_getfd", errno, "taking a handle that was made in the pod");
+  return fd;
+}
+
+RebuildContext::Roles& RebuildContext::object_fds(int64_t id,
+                                                  const std::function<Roles(const Value&)>& make) {
+  const auto known = roles_.find(id);
+  if (known != roles_.end()) return known->second;
+  return roles_.emplace(id, make(object(id))).first->second;
+}
+
+int RebuildContext::make_unlinked(const Value& file, int access) {
+  const int64_t id = file.at("id").as_int();
+  auto known = unlinked_.find(id);
+  if (known == unlinked_.end()) {
+    const std::string dir = directory_of(file.at("path").as_string());
+    const int fd = open_in_pod(dir, O_TMPFILE | O_RDWR, static_cast<int>(file.at("mode").as_int() & 07777));
+    const UniqueFd target = take(fd);
+    copy_content(open_carried(file).get(), target.get(),
+                 static_cast<uint64_t>(file.at("sizeBytes").as_int(0, INT64_MAX)));
+    // open(2) applied the umask; the file had exactly this mode.
+    fchmod(target.get(), static_cast<mode_t>(file.at("mode").as_int() & 07777));
+    // Held without write access: a file somebody can write cannot be a program's executable.
+    known = unlinked_.emplace(id, reopen(fd, O_PATH)).first;
+    close(fd);
+  }
+  return reopen(known->second, access);
+}
+
+int RebuildContext::mapped_file(int64_t id, int access) {
+  const auto key = std::pair(id, access);
+  if (const auto known = mapped_.find(key); known != mapped_.end()) return known->second;
+  const Value& f = file(id);
+  const int fd = f.get_bool("unlinked", false) ? make_unlinked(f, access)
+                                               : open_in_pod(f.at("path").as_string(), access);
+  mapped_.emplace(key, fd);
+  return fd;
+}
+
+int RebuildContext::handle_fd(int64_t id) {
+  const auto found = handle_fds.find(id);
+  if (found != handle_fds.end()) return found->second;
+  const int fd = make_handle(id);
+  handle_fds[id] = fd;
+  return fd;
+}
+
+void set_status_flags(int fd, int flags) {
+  // Only these can be set after open(2); O_ASYNC comes with the owner.
+  constexpr int kSettable = O_APPEND | O_NONBLOCK | O_DIRECT | O_NOATIME;
+  const int now = fcntl(fd, F_GETFL);
+  const int wanted = (now & ~kSettable) | (flags & kSettable);
+  if (wanted != now) check(fcntl(fd, F_SETFL, wanted), "fcntl", "setting status flags");
+}
+
+}  // namespace virt

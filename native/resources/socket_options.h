@@ -1,0 +1,22 @@
+// Socket options that a program has changed: those whose value differs from a fresh socket's (socket(7),
+// tcp(7), ip(7), ipv6(7), unix(7)).
+#pragma once
+
+#include "base/value.h"
+
+namespace virt {
+
+// A list of [level, name, bytes].
+Value changed_options(int fd);
+// Whether a program filters what the socket receives (SO_ATTACH_FILTER, SO_ATTACH_BPF).
+bool has_filter(int fd);
+
+enum class OptionsWhen { before_bind, after };
+// Sets them on a socket of ours. Reuse of addresses and IPV6_V6ONLY matter before bind(2), the rest may
+// follow.
+void set_options(int fd, const Value& options, OptionsWhen when);
+
+// Sizes of buffers and the like that the kernel refuses to an ordinary user are reported by set_options as
+// OsError; nothing is skipped silently.
+
+}  // namespace virt

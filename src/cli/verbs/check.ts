@@ -1,0 +1,72 @@
+import type { Command } from "commander";
+import { VirtError } from "../../errors.js";
+import { checkImage } from "../../image/check.js";
+import { openImage } from "../../image/image.js";
+import { pathRemaps } from "../../pod/launch.js";
+import { podFromRecord } from "../../pod/pod.js";
+import { findRecord, latestRecord, type PodRecord } from "../../pod/store.js";
+import { mergeRemaps, parseRemap } from "../../remap/path.js";
+import { exitWith } from "../execute.js";
+import { collect, jsonOption, latestOption, verb } from "../options.js";
+import { describeBlocker, printJson } from "../report.js";
+
+/** `virt-run check`: all that would stop a pod from being detached, or an image from being reattached here. */
+export function command(): Command {
+  const c = verb(
+    "check",
+    "show all that would stop a detach, or a reattach here; exit 1 if anything would",
+    "check cache",
+    "check cache.image --remap path:/data=/mnt/data",
+  )
+    .argument("[pod|image]", "a pod (name, id, prefix), else an image (name or path)")
+    .option("--drop <kind>", "for a pod: accept the loss of a kind of handle; may be repeated", collect)
+    .option("--tcp <policy>", "for a pod, connections to outside: hold (refuse to lose them) or close", "hold")
+    .option("--remap <rule>", "for an image, path:OLD=NEW: what the pod knows as OLD is NEW here", collect)
+    .option("--allow-changed <path>", "for an image: accept a file that has changed; '*' for all", collect)
+    .addOption(latestOption())
+    .addOption(jsonOption());
+  return c.action(
+    async (
+      name: string | undefined,
+      o: { drop?: string[]; tcp: string; remap?: string[]; allowChanged?: string[]; latest?: boolean; json?: boolean },
+    ) => {
+      if (o.tcp !== "hold" && o.tcp !== "close")
+        throw new VirtError("ERR_USAGE", `--tcp ${o.tcp} is not available: hold or close`);
+      const record = name === undefined ? (o.latest ? latestRecord() : usage()) : podCalled(name);
+      let blockers: Awaited<ReturnType<typeof checkImage>>;
+      let what: string;
+      if (record) {
+        const pod = await podFromRecord(record);
+        what = pod.name;
+        blockers = await pod.check({ drop: o.drop ?? [], tcp: o.tcp });
+        pod.disconnect();
+      } else {
+        const image = await openImage(name as string);
+        what = image.name;
+        const rules: Record<string, string> = {};
+        for (const rule of o.remap ?? []) parseRemap(rule, rules);
+        blockers = await checkImage(image.manifest, {
+          remaps: mergeRemaps(image.manifest.pod.remaps, pathRemaps(rules)),
+          allowChanged: o.allowChanged ?? [],
+        });
+      }
+      if (o.json) printJson({ ok: blockers.length === 0, blockers });
+      else if (blockers.length === 0) process.stdout.write(`${what}: nothing stands in the way\n`);
+      else process.stdout.write(`${[`${what}: in the way:`, ...blockers.flatMap(describeBlocker)].join("\n")}\n`);
+      exitWith(c, blockers.length === 0 ? 0 : 1);
+    },
+  );
+}
+
+function usage(): never {
+  throw new VirtError("ERR_USAGE", "which pod or image?");
+}
+
+function podCalled(name: string): PodRecord | undefined {
+  try {
+    return findRecord(name);
+  } catch (e) {
+    if (e instanceof VirtError && e.code === "ERR_POD_NOT_FOUND") return undefined;
+    throw e;
+  }
+}

@@ -1,0 +1,105 @@
+import type { Command } from "commander";
+import { VirtError } from "../../errors.js";
+import { packImage } from "../../image/archive.js";
+import type { DetachOptions } from "../../pod/detach.js";
+import {
+  collect,
+  jsonOption,
+  latestOption,
+  podArgument,
+  podNamed,
+  progressMode,
+  verb,
+  withProgress,
+} from "../options.js";
+import { ProgressReporter } from "../progress.js";
+import { formatBytes, printJson } from "../report.js";
+
+/** `virt-run detach`: a pod into an image; the pod is gone after. */
+export function command(): Command {
+  return captureCommand(
+    "detach",
+    "capture a pod into an image and let go of it; it runs on if anything fails",
+    "detach cache -o cache.image",
+    "detach cache -o - --compress zstd | ssh host virt-run reattach - -d",
+  );
+}
+
+/** detach and snapshot differ only in what becomes of the pod. */
+export function captureCommand(kind: "detach" | "snapshot", summary: string, ...examples: string[]): Command {
+  return withProgress(verb(kind, summary, ...examples))
+    .argument("[pod]", podArgument)
+    .option(
+      "-o, --output <image>",
+      "name (in the images directory), or path with a /, of the image; - for one tar on standard output (default: the pod's name and the time)",
+    )
+    .option("--compress <how>", "with -o -: zstd")
+    .option("--drop <kind>", "accept the loss of a kind of handle (as check names it); may be repeated", collect)
+    .option("--tcp <policy>", "connections to outside: hold (refuse to lose them) or close", "hold")
+    .addOption(latestOption())
+    .addOption(jsonOption())
+    .action(
+      async (
+        name: string | undefined,
+        o: {
+          output?: string;
+          drop?: string[];
+          tcp: string;
+          latest?: boolean;
+          json?: boolean;
+          compress?: string;
+          progress: string;
+          quiet?: boolean;
+        },
+      ) => {
+        if (o.tcp !== "hold" && o.tcp !== "close")
+          throw new VirtError("ERR_USAGE", `--tcp ${o.tcp} is not available: hold or close`);
+        const stream = o.output === "-";
+        if (o.compress !== undefined && (o.compress !== "zstd" || !stream)) {
+          throw new VirtError("ERR_USAGE", "--compress takes zstd, and needs -o -");
+        }
+        if (stream && (o.json || process.stdout.isTTY)) {
+          throw new VirtError(
+            "ERR_USAGE",
+            "-o - writes the image to standard output: send that to a file or a program",
+          );
+        }
+        const pod = await podNamed(name, o.latest);
+        if (!pod.running) throw new VirtError("ERR_POD_GONE", `the pod ${pod.name} has ended`);
+        const reporter = new ProgressReporter(progressMode(o));
+        const abort = new AbortController();
+        process.once("SIGINT", () => abort.abort());
+        const options: DetachOptions = {
+          drop: o.drop ?? [],
+          tcp: o.tcp,
+          signal: abort.signal,
+          onProgress: reporter.onProgress,
+          ...(o.output === undefined || stream ? {} : { image: o.output }),
+          ...(stream
+            ? {
+                deliver: (image) => packImage(image, process.stdout, o.compress === "zstd" ? { compress: "zstd" } : {}),
+              }
+            : {}),
+        };
+        try {
+          const image = await (kind === "detach" ? pod.detach(options) : pod.snapshot(options));
+          reporter.end();
+          const size = formatBytes(image.sizeBytes);
+          if (stream) image.remove();
+          const stoppedMs = Math.round(image.stoppedMs ?? 0);
+          if (o.json) printJson({ image: { ...image.summary(), stoppedMs, accepted: image.accepted } });
+          else {
+            if (!stream) process.stdout.write(`${image.path}\n`);
+            if (!o.quiet)
+              process.stderr.write(
+                `virt-run: ${pod.name}: ${size}, stopped for ${stoppedMs} ms${kind === "detach" ? ", then let go" : "; it runs on"}\n`,
+              );
+            for (const loss of image.accepted) process.stderr.write(`virt-run: accepted: ${loss}\n`);
+          }
+        } finally {
+          reporter.end();
+          pod.disconnect();
+        }
+      },
+    );
+}

@@ -1,0 +1,107 @@
+import { join } from "node:path";
+import type { Command } from "commander";
+import { unpackImage } from "../../image/archive.js";
+import { native } from "../../native.js";
+import { imagesDirectory } from "../../pod/paths.js";
+import { planReattach, type ReattachOptions, reattach } from "../../pod/reattach.js";
+import { parseRemap } from "../../remap/path.js";
+import { exitWith } from "../execute.js";
+import { collect, jsonOption, progressMode, verb, withProgress } from "../options.js";
+import { ProgressReporter } from "../progress.js";
+import { formatBytes, printJson } from "../report.js";
+import { standIn } from "../run-program.js";
+
+interface Options {
+  name?: string;
+  detached?: boolean;
+  remap?: string[];
+  allowChanged?: string[];
+  dryRun?: boolean;
+  rm?: boolean;
+  json?: boolean;
+  progress: string;
+  quiet?: boolean;
+  detachKeys: string;
+}
+
+/** `virt-run reattach`: an image into a pod. */
+export function command(): Command {
+  const c = withProgress(
+    verb(
+      "reattach",
+      "make a pod of an image again",
+      "reattach cache.image -d",
+      "reattach cache.image --remap path:/data=/mnt/data --dry-run",
+    ),
+  )
+    .argument("<image>", "name (in the images directory) or path with a /; - for a tar on standard input")
+    .option("--name <name>", "a name for the pod (default: the one it had)")
+    .option("-d, --detached", "in the background; print the pod's id")
+    .option("-i, --interactive", "accepted as docker's; standard input is always passed")
+    .option("-t, --tty", "accepted as docker's; a pod keeps the terminal it had")
+    .option("--remap <rule>", "path:OLD=NEW: what the pod knows as OLD is NEW here; may be repeated", collect)
+    .option("--allow-changed <path>", "accept a file that is not as the program left it; '*' for all", collect)
+    .option("--dry-run", "check everything and show the plan, change nothing")
+    .option("--rm", "forget the pod and its log when it has ended (not when it was detached)")
+    .option("--detach-keys <keys>", "keys that leave the terminal; the program runs on", "ctrl-],d")
+    .addOption(jsonOption());
+  return c.action(async (name: string, o: Options) => {
+    const path: Record<string, string> = {};
+    for (const rule of o.remap ?? []) parseRemap(rule, path);
+    const reporter = new ProgressReporter(progressMode(o));
+    const options: ReattachOptions = {
+      remap: { path },
+      allowChanged: o.allowChanged ?? [],
+      stdio: o.detached ? "log" : "inherit",
+      removeAtEnd: o.rm ?? false,
+      onProgress: reporter.onProgress,
+      ...(o.name === undefined ? {} : { name: o.name }),
+    };
+    // A streamed image is needed only until the pod stands.
+    const streamed =
+      name === "-"
+        ? await unpackImage(process.stdin, join(imagesDirectory(), `.stdin.partial-${native.randomHex(4)}`))
+        : undefined;
+    if (o.dryRun) {
+      const plan = await planReattach(streamed ?? name, options).finally(() => streamed?.remove());
+      if (o.json) printJson({ plan });
+      else process.stdout.write(describePlan(plan));
+      return;
+    }
+    const start = performance.now();
+    let pod: Awaited<ReturnType<typeof reattach>>;
+    try {
+      pod = await reattach(streamed ?? name, options);
+    } finally {
+      streamed?.remove();
+      reporter.end();
+    }
+    const elapsedMs = Math.round(performance.now() - start);
+    for (const note of pod.notes) process.stderr.write(`virt-run: ${note}\n`);
+    if (o.detached) {
+      pod.disconnect();
+      if (o.json) printJson({ pod: { id: pod.id, name: pod.name, notes: pod.notes, elapsedMs } });
+      else process.stdout.write(`${pod.id}\n`);
+      return;
+    }
+    const terminal = pod.record.stdio === "terminal" && process.stdin.isTTY === true;
+    exitWith(c, await standIn(pod, terminal, { detachKeys: o.detachKeys }));
+  });
+}
+
+function describePlan(plan: Awaited<ReturnType<typeof planReattach>>): string {
+  const lines = [
+    `${plan.image} would become pod ${plan.name}:`,
+    ...plan.remaps.map((r) => `  remap    ${r.to} is ${r.from}`),
+    ...plan.processes.map(
+      (p) =>
+        `  process  ${p.pid} ${p.command}: ${p.threads} threads, ${p.mappings} mappings, ${p.fds} descriptors, ${formatBytes(p.memoryBytes)}`,
+    ),
+    `  handles  ${Object.entries(plan.handles)
+      .map(([kind, n]) => `${n} ${kind}`)
+      .join(", ")}`,
+    `  memory   ${formatBytes(plan.memoryBytes)}`,
+    `  tree     ${plan.tree.steps.map((s) => (s.op === "fork" ? `fork ${s.pid} by ${s.by === 0 ? "the seed" : s.by}` : `${s.op} ${s.pid}`)).join(", ")}`,
+  ];
+  return `${lines.join("\n")}\n`;
+}

@@ -1,0 +1,229 @@
+/**
+ * What must be true before an image is made a pod here: host, CPU, files, ports, rules. Everything wrong is told at
+ * once; nothing is changed.
+ */
+import { type BigIntStats, existsSync, lstatSync, statSync } from "node:fs";
+import { createServer } from "node:net";
+import type { Blocker } from "../errors.js";
+import type { PathRemap } from "../pod/store.js";
+import { translatePath } from "../remap/path.js";
+import { describeHost } from "./host.js";
+import { type FileRecord, isLiving, type Manifest } from "./manifest.js";
+
+export interface CheckOptions {
+  remaps: PathRemap[];
+  /** Paths (as the pod knows them) whose changed contents are accepted; "*" for all. */
+  allowChanged: string[];
+}
+
+/** Everything that stands in the way of reattaching here; empty if nothing does. */
+export async function checkImage(manifest: Manifest, options: CheckOptions): Promise<Blocker[]> {
+  return [
+    ...checkHost(manifest),
+    ...checkRules(options.remaps),
+    ...checkFiles(manifest, options),
+    ...(await checkPorts(manifest)),
+  ];
+}
+
+function checkHost(m: Manifest): Blocker[] {
+  const here = describeHost();
+  const out: Blocker[] = [];
+  if (m.host.arch !== here.arch)
+    out.push({ code: "ERR_CPU_FEATURE", message: `the image was made on ${m.host.arch}, this is ${here.arch}` });
+  if (m.host.pageSizeBytes !== here.pageSizeBytes) {
+    out.push({
+      code: "ERR_KERNEL_FEATURE",
+      message: `the image has pages of ${m.host.pageSizeBytes} bytes, this host of ${here.pageSizeBytes}`,
+    });
+  }
+  const have = new Set(here.cpu.features);
+  const missing = m.host.cpu.features.filter((f) => !have.has(f));
+  if (missing.length > 0) {
+    out.push({
+      code: "ERR_CPU_FEATURE",
+      message: `this CPU (${here.cpu.model}) lacks ${missing.join(", ")}, which the program may have found on ${m.host.cpu.model}`,
+      hint: "reattach on a machine whose CPU has them",
+    });
+  }
+  const root = process.geteuid?.() === 0;
+  if (m.pod.user.root && !root) {
+    out.push({
+      code: "ERR_NOT_PERMITTED",
+      message: "the pod was launched by root; its processes may have other users' ids",
+      hint: "reattach it as root",
+    });
+  }
+  if (!root && m.processes.some((p) => isLiving(p) && p.credentials.uid.some((u) => u !== process.geteuid?.()))) {
+    const uid = m.pod.user.uid;
+    out.push({
+      code: "ERR_NOT_PERMITTED",
+      message: `the pod's processes run as user id ${uid}, you are ${process.geteuid?.()}`,
+      hint: "reattach it as that user",
+    });
+  }
+  return out;
+}
+
+function checkRules(remaps: PathRemap[]): Blocker[] {
+  return remaps.flatMap(({ from, to }) =>
+    existsSync(from)
+      ? []
+      : [
+          {
+            code: "ERR_REMAP",
+            message: `the rule path:${to}=${from} points to nothing`,
+            path: from,
+            hint: `make ${from}, or correct the rule`,
+          },
+        ],
+  );
+}
+
+/** Who uses a file, for a message: the executable of pid 2, fd 3 of pid 7, … */
+function userOf(m: Manifest, file: FileRecord): Pick<Blocker, "pid" | "fd" | "kind"> {
+  for (const p of m.processes) {
+    if (!isLiving(p)) continue;
+    if (p.exe === file.id) return { pid: p.pid, kind: "executable" };
+    for (const [fd, id] of p.fds) {
+      const h = m.handles[id];
+      if (h?.kind === "file" && h.file === file.id) return { pid: p.pid, fd, kind: "file" };
+    }
+    if (p.mappings.some((map) => map.file === file.id)) return { pid: p.pid, kind: "mapping" };
+  }
+  return { kind: "file" };
+}
+
+function checkFiles(m: Manifest, { remaps, allowChanged }: CheckOptions): Blocker[] {
+  const out: Blocker[] = [];
+  for (const file of m.files) {
+    const user = userOf(m, file);
+    const where = translatePath(remaps, file.path);
+    if (file.unlinked) {
+      const parent = where.slice(0, where.lastIndexOf("/")) || "/";
+      if (!existsSync(parent)) out.push(missing(parent, parent, user));
+      continue;
+    }
+    if (file.byKernel) continue; // the pod's own /proc is not there yet
+    const st = tryStat(where);
+    if (!st) {
+      out.push(missing(file.path, where, user));
+      continue;
+    }
+    if (allowChanged.includes("*") || allowChanged.includes(file.path) || !st.isFile()) continue;
+    if (Number(st.size) !== file.sizeBytes || String(st.mtimeNs) !== file.mtimeNs) {
+      out.push({
+        code: "ERR_CHANGED_FILE",
+        message: `${file.path} is not as the program left it (${describeChange(file, st)})`,
+        path: where,
+        hint: `bring back the file as it was, or accept what it is now with --allow-changed ${file.path}`,
+        ...user,
+      });
+    }
+  }
+  for (const h of m.handles) {
+    if (
+      (h.kind === "directory" || h.kind === "path") &&
+      !h.path.startsWith("/proc/") &&
+      !existsSync(translatePath(remaps, h.path))
+    ) {
+      out.push(missing(h.path, translatePath(remaps, h.path), { kind: h.kind }));
+    }
+  }
+  for (const o of m.objects) {
+    if (o.kind === "pipe" && o.path !== undefined && o.unlinked !== true && !isFifo(translatePath(remaps, o.path)))
+      out.push(missing(o.path, translatePath(remaps, o.path), { kind: "pipe" }));
+  }
+  for (const p of m.processes) {
+    if (!isLiving(p)) continue;
+    for (const [what, path] of [
+      ["cwd", p.cwd],
+      ["root", p.root],
+    ] as const) {
+      if (!existsSync(translatePath(remaps, path)))
+        out.push(missing(path, translatePath(remaps, path), { pid: p.pid, kind: what }));
+    }
+  }
+  return unique(out);
+}
+
+function describeChange(file: FileRecord, st: BigIntStats): string {
+  if (Number(st.size) !== file.sizeBytes) return `${st.size} bytes instead of ${file.sizeBytes}`;
+  return `changed at ${st.mtime.toISOString()}`;
+}
+
+function missing(path: string, where: string, user: Partial<Blocker>): Blocker {
+  return {
+    code: "ERR_MISSING_FILE",
+    message: `${path} is missing here${where === path ? "" : ` (looked for at ${where})`}`,
+    path: where,
+    hint: `bring it here, or say where it is with --remap path:${path}=NEW`,
+    ...user,
+  };
+}
+
+function unique(list: Blocker[]): Blocker[] {
+  const seen = new Set<string>();
+  return list.filter((b) => !seen.has(b.message) && seen.add(b.message));
+}
+
+function tryStat(path: string): BigIntStats | undefined {
+  try {
+    return statSync(path, { bigint: true });
+  } catch {
+    return undefined;
+  }
+}
+
+function isFifo(path: string): boolean {
+  try {
+    return lstatSync(path).isFIFO();
+  } catch {
+    return false;
+  }
+}
+
+/** Listening TCP ports that somebody else listens on now: found by listening on them for a moment. */
+async function checkPorts(m: Manifest): Promise<Blocker[]> {
+  const out: Blocker[] = [];
+  for (const h of m.handles) {
+    if (h.kind !== "inet-socket" || h.type !== "tcp" || h.state !== "listening" || !h.local) continue;
+    const { address, port } = h.local;
+    const code = await new Promise<string | undefined>((resolve) => {
+      const server = createServer();
+      server.once("error", (e: NodeJS.ErrnoException) => resolve(e.code));
+      server.listen({ host: address, port, ipv6Only: h.family === "ipv6" && address !== "::" }, () =>
+        server.close(() => resolve(undefined)),
+      );
+    });
+    if (code === undefined || (code === "EADDRINUSE" && sharesPort(m, h))) continue;
+    const holder = m.processes.find((p) => isLiving(p) && p.fds.some(([, id]) => id === h.id));
+    const fd = holder && isLiving(holder) ? holder.fds.find(([, id]) => id === h.id)?.[0] : undefined;
+    const shown = h.family === "ipv6" ? `[${address}]:${port}` : `${address}:${port}`;
+    out.push({
+      code: code === "EADDRINUSE" ? "ERR_PORT_IN_USE" : "ERR_SYSCALL",
+      message:
+        code === "EADDRINUSE"
+          ? `${shown} is in use by another program here`
+          : `${shown} cannot be listened on here (${code})`,
+      kind: "inet-socket",
+      path: shown,
+      hint:
+        code === "EADDRINUSE" ? `end the program that listens on ${shown}` : `give this host the address ${address}`,
+      ...(holder ? { pid: holder.pid } : {}),
+      ...(fd === undefined ? {} : { fd }),
+    });
+  }
+  return out;
+}
+
+type InetSocket = Extract<Manifest["handles"][number], { kind: "inet-socket" }>;
+
+/** Both 0.0.0.0 and :: of one port, or an SO_REUSEPORT group: the first test socket is in the second's way. */
+function sharesPort(m: Manifest, one: InetSocket): boolean {
+  const reusePort = 15; // SO_REUSEPORT, asm-generic/socket.h
+  return (
+    one.options.some(([level, name]) => level === 1 && name === reusePort) &&
+    m.handles.some((h) => h !== one && h.kind === "inet-socket" && h.local?.port === one.local?.port)
+  );
+}

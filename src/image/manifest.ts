@@ -1,0 +1,504 @@
+/**
+ * The image's manifest: its shape, and its checks. An image is hostile input: everything is checked here, shape first,
+ * then every reference and bound, before anything is made of it. Bytes are { base64: "…" } in the file.
+ */
+import * as v from "valibot";
+import { VirtError } from "../errors.js";
+
+/** Version of the format. Older ones are read, newer ones refused. CHANGELOG.md lists the changes. */
+export const formatVersion = 1;
+export const formatName = "virt-run-image";
+export const pageBytes = 4096;
+export const partPages = 16384;
+const highestAddress = 2 ** 47;
+const mostPid = 2 ** 22;
+
+const count = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
+const int = v.pipe(v.number(), v.safeInteger());
+const pid = v.pipe(v.number(), v.safeInteger(), v.minValue(1), v.maxValue(mostPid));
+const fdNumber = v.pipe(v.number(), v.safeInteger(), v.minValue(0), v.maxValue(2 ** 30));
+const address = v.pipe(v.number(), v.safeInteger(), v.minValue(0), v.maxValue(highestAddress));
+const hex = v.pipe(v.string(), v.regex(/^0x[0-9a-f]{1,16}$/));
+const decimal = v.pipe(v.string(), v.regex(/^-?\d{1,20}$/));
+const absolutePath = v.pipe(
+  v.string(),
+  v.startsWith("/"),
+  v.maxLength(4096),
+  v.check((s) => !s.includes("\0")),
+);
+const bytes = v.instance(Buffer);
+const sha256 = v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/));
+const optional = v.exactOptional;
+const run = v.union([v.strictTuple([count, count, count]), v.strictTuple([count, count, count, v.literal(1)])]);
+
+const mapping = v.object({
+  start: address,
+  end: address,
+  protection: v.pipe(int, v.minValue(0), v.maxValue(7)),
+  kind: v.picklist(["anonymous", "file", "memory", "vdso", "vvar"]),
+  file: optional(count),
+  memory: optional(count),
+  offset: optional(count),
+  shared: optional(v.boolean()),
+  writable: optional(v.boolean()),
+  growsDown: optional(v.boolean()),
+  noReserve: optional(v.boolean()),
+  locked: optional(v.boolean()),
+  lockedOnFault: optional(v.boolean()),
+  guards: optional(v.array(v.strictTuple([address, address]))),
+  advice: optional(v.array(v.pipe(count, v.maxValue(100)))),
+  was: optional(v.string()),
+});
+
+const signalAction = v.object({
+  signal: v.pipe(int, v.minValue(1), v.maxValue(64)),
+  handler: hex,
+  flags: hex,
+  restorer: hex,
+  mask: hex,
+});
+
+const thread = v.object({
+  tid: pid,
+  comm: optional(bytes),
+  registers: bytes,
+  xstate: bytes,
+  signalMask: hex,
+  pending: v.array(bytes),
+  altStack: v.object({ address: count, size: count, flags: count }),
+  tidAddress: optional(count),
+  robustList: optional(count),
+  robustListSize: optional(count),
+  rseq: optional(v.object({ address: count, size: count, signature: count })),
+  nice: optional(int),
+  policy: optional(int),
+  priority: optional(int),
+  affinity: optional(v.array(count)),
+  ioprio: optional(count),
+  timerSlackNs: optional(count),
+});
+
+const timer = v.object({
+  id: count,
+  clock: int,
+  signal: int,
+  value: hex,
+  notify: int,
+  tid: optional(int),
+  valueNs: count,
+  intervalNs: count,
+});
+
+const lock = v.object({
+  kind: v.picklist(["flock", "posix", "ofd"]),
+  exclusive: v.boolean(),
+  start: count,
+  length: count,
+});
+
+const place = {
+  pid,
+  ppid: pid,
+  group: pid,
+  session: pid,
+  comm: bytes,
+  exitSignal: optional(v.pipe(int, v.minValue(0), v.maxValue(64))),
+};
+
+const zombie = v.object({ ...place, zombie: v.literal(true), exitStatus: v.pipe(count, v.maxValue(0xffff)) });
+
+const living = v.object({
+  ...place,
+  zombie: optional(v.literal(false)),
+  stopSignal: optional(v.pipe(int, v.minValue(1), v.maxValue(64))),
+  /** Its parent has been told of the stop by wait(2). */
+  stopTold: optional(v.boolean()),
+  credentials: v.object({
+    uid: v.pipe(v.array(count), v.length(4)),
+    gid: v.pipe(v.array(count), v.length(4)),
+    groups: v.array(count),
+    inheritable: hex,
+    permitted: hex,
+    effective: hex,
+    bounding: hex,
+    ambient: hex,
+  }),
+  cwd: absolutePath,
+  root: absolutePath,
+  exe: count,
+  limits: v.array(v.strictTuple([v.string(), v.string()])),
+  umask: v.pipe(count, v.maxValue(0o7777)),
+  noNewPrivs: optional(v.boolean()),
+  personality: optional(count),
+  oomScoreAdj: optional(int),
+  mm: v.object({
+    startCode: address,
+    endCode: address,
+    startData: address,
+    endData: address,
+    startBrk: address,
+    brk: address,
+    startStack: address,
+    argStart: address,
+    argEnd: address,
+    envStart: address,
+    envEnd: address,
+    auxv: bytes,
+  }),
+  posixTimers: v.array(timer),
+  itimers: v.array(v.object({ valueUs: count, intervalUs: count })),
+  pending: v.array(bytes),
+  signalActions: v.array(signalAction),
+  deathSignal: optional(int),
+  subreaper: optional(v.boolean()),
+  dumpable: v.pipe(int, v.minValue(0), v.maxValue(2)),
+  coreDumpFilter: optional(hex),
+  denyWriteExecute: optional(count),
+  noHugePages: optional(v.boolean()),
+  keepCaps: optional(v.boolean()),
+  secureBits: optional(count),
+  threads: v.pipe(v.array(thread), v.minLength(1)),
+  mappings: v.array(mapping),
+  fds: v.array(v.strictTuple([fdNumber, count, v.boolean()])),
+  locks: optional(v.array(v.object({ ...lock.entries, fd: fdNumber, handle: count }))),
+  pages: v.array(run),
+});
+
+const owner = v.object({ type: count, pid: int, signal: optional(int) });
+const common = { id: count, flags: count, owner: optional(owner), locks: optional(v.array(lock)) };
+const socketAddress = v.object({ address: v.string(), port: v.pipe(count, v.maxValue(65535)), scope: optional(count) });
+const socketOptions = v.array(v.strictTuple([int, int, bytes]));
+const unixType = v.picklist(["stream", "datagram", "seqpacket"]);
+
+/** Handles, by kind. Each is written and read by the file of that name in native/resources. */
+const handle = v.variant("kind", [
+  v.object({ ...common, kind: v.literal("dropped"), was: v.string() }),
+  v.object({ ...common, kind: v.literal("launcher-stream"), stream: v.picklist([0, 1, 2]), waiting: optional(bytes) }),
+  v.object({ ...common, kind: v.literal("terminal"), object: count, role: v.picklist(["master", "slave"]) }),
+  v.object({ ...common, kind: v.literal("memfd"), memory: count, position: count }),
+  v.object({ ...common, kind: v.literal("file"), file: count, position: count }),
+  v.object({ ...common, kind: v.literal("directory"), path: absolutePath, position: v.union([hex, count]) }),
+  v.object({ ...common, kind: v.literal("path"), path: absolutePath }),
+  v.object({ ...common, kind: v.literal("device"), path: absolutePath, device: count }),
+  v.object({ ...common, kind: v.literal("pipe"), object: count }),
+  v.object({ ...common, kind: v.literal("eventfd"), count: hex, semaphore: optional(v.boolean()) }),
+  v.object({
+    ...common,
+    kind: v.literal("epoll"),
+    items: v.array(v.object({ fd: fdNumber, events: count, data: hex, handle: count })),
+  }),
+  v.object({
+    ...common,
+    kind: v.literal("timerfd"),
+    clock: int,
+    ticks: count,
+    settimeFlags: count,
+    /** Of the wall clock, where an absolute end was set. */
+    endNs: optional(decimal),
+    valueNs: count,
+    intervalNs: count,
+  }),
+  v.object({ ...common, kind: v.literal("signalfd"), mask: hex }),
+  v.object({
+    ...common,
+    kind: v.literal("unix-socket"),
+    type: unixType,
+    state: v.picklist(["connected", "listening", "unconnected"]),
+    options: socketOptions,
+    name: optional(bytes),
+    peerName: optional(bytes),
+    sendsTo: optional(bytes),
+    path: optional(absolutePath),
+    mode: optional(count),
+    backlog: optional(count),
+    object: optional(count),
+    end: optional(v.picklist(["a", "b"])),
+    peerClosed: optional(v.boolean()),
+    listener: optional(count),
+    listenerPath: optional(absolutePath),
+    shutdown: optional(count),
+    queue: optional(v.array(bytes)),
+    /** The names of those who sent what waits, where any has one. */
+    senders: optional(v.array(bytes)),
+  }),
+  v.object({
+    ...common,
+    kind: v.literal("inet-socket"),
+    family: v.picklist(["ipv4", "ipv6"]),
+    type: v.picklist(["tcp", "udp"]),
+    state: v.picklist(["listening", "closed", "reset"]),
+    options: socketOptions,
+    local: optional(socketAddress),
+    peer: optional(socketAddress),
+    backlog: optional(count),
+  }),
+]);
+
+/** What several handles share, by kind. */
+const object = v.variant("kind", [
+  v.object({
+    id: count,
+    kind: v.literal("pipe"),
+    sizeBytes: int,
+    packets: optional(v.boolean()),
+    path: optional(absolutePath),
+    unlinked: optional(v.boolean()),
+    mode: optional(count),
+    content: optional(bytes),
+  }),
+  v.object({
+    id: count,
+    kind: v.literal("terminal"),
+    index: v.pipe(count, v.maxValue(2 ** 20)),
+    keptByInit: optional(v.boolean()),
+    termios: bytes,
+    rows: v.pipe(count, v.maxValue(65535)),
+    columns: v.pipe(count, v.maxValue(65535)),
+    pixelWidth: optional(count),
+    pixelHeight: optional(count),
+    session: optional(count),
+    foreground: optional(count),
+    packet: optional(v.boolean()),
+    /** Typed and not read yet. */
+    input: optional(bytes),
+  }),
+  v.object({ id: count, kind: v.literal("unix-pair"), type: unixType }),
+]);
+
+const memory = v.object({
+  id: count,
+  kind: v.picklist(["memfd", "anonymous", "sysv"]),
+  sizeBytes: count,
+  name: optional(v.pipe(v.string(), v.maxLength(255))),
+  mode: optional(count),
+  /** Where the file ends, of a memfd that is open somewhere: sizeBytes counts what is mapped beyond. */
+  exactBytes: optional(count),
+  seals: optional(int),
+  shmid: optional(count),
+  key: optional(int),
+  removed: optional(v.boolean()),
+  uid: optional(count),
+  gid: optional(count),
+  pages: v.array(run),
+});
+
+const file = v.object({
+  id: count,
+  path: absolutePath,
+  sizeBytes: count,
+  mode: count,
+  mtimeNs: decimal,
+  unlinked: optional(v.boolean()),
+  /** In /proc, /sys …: made up as it is read. */
+  byKernel: optional(v.boolean()),
+});
+
+const remap = v.object({ from: absolutePath, to: absolutePath });
+
+export const manifestSchema = v.object({
+  format: v.literal(formatName),
+  formatVersion: v.pipe(count, v.maxValue(formatVersion)),
+  virtRun: v.string(),
+  createdAt: v.string(),
+  kind: v.picklist(["detach", "snapshot"]),
+  host: v.object({
+    name: v.string(),
+    kernel: v.string(),
+    arch: v.string(),
+    pageSizeBytes: count,
+    cpu: v.object({ model: v.string(), features: v.array(v.string()) }),
+  }),
+  pod: v.object({
+    id: v.string(),
+    name: v.pipe(v.string(), v.regex(/^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$/)),
+    command: v.array(v.string()),
+    cwd: v.string(),
+    stdio: v.picklist(["inherit", "streams", "terminal"]),
+    labels: v.record(v.string(), v.string()),
+    remaps: v.array(remap),
+    hostname: optional(v.string()),
+    user: v.object({ uid: count, gid: count, root: v.boolean() }),
+    first: v.object({ pid: count, ended: v.boolean(), waitStatus: int }),
+  }),
+  clocks: v.object({ monotonicNs: decimal, boottimeNs: decimal, realtimeNs: decimal }),
+  processes: v.array(v.union([zombie, living])),
+  handles: v.array(handle),
+  objects: v.array(object),
+  files: v.array(file),
+  memory: v.array(memory),
+  vdso: bytes,
+  xstate: v.array(v.strictTuple([count, count, count])),
+  /** Pages in pages-1.bin, pages-2.bin, …; the first page of part n (from 0) has index n × 16384. */
+  pagesInPart: v.array(v.pipe(count, v.minValue(1), v.maxValue(16384))),
+  carried: v.array(
+    v.object({ file: count, name: v.pipe(v.string(), v.regex(/^files\/[0-9a-f]{64}$/)), sizeBytes: count }),
+  ),
+  /**
+   * Every other file of the image but the pages themselves, which are checked page by page against pages.sum whenever
+   * they are read (hashing them with sha256 as well would take longer than all the rest of a detach).
+   */
+  parts: v.array(
+    v.object({ name: v.pipe(v.string(), v.regex(/^(pages\.sum|files\/[0-9a-f]{64}|log)$/)), sizeBytes: count, sha256 }),
+  ),
+  /** Losses the user agreed to, in words. */
+  accepted: v.array(v.string()),
+});
+
+/**
+ * What an image says of the pod: all of manifest.json, checked. Units are in the names: `…Bytes`, `…Ns` (nanoseconds;
+ * text where it may be larger than 2^53), `…Us` (microseconds). Pids are the pod's own; addresses, offsets and positions
+ * count bytes; text such as "0x1f" is a number of up to 64 bits; Buffers are the kernel's structures as they are
+ * (registers as ptrace(2) gives them, siginfo as sigaction(2) describes it). Page runs are [address or offset, pages,
+ * index of the first in pages-*.bin], pages of 4096 bytes. The format has its own version and list of changes, in
+ * CHANGELOG.md: read what you need and expect more members.
+ *
+ * @example
+ * const { manifest } = await openImage("cache");
+ * console.log(manifest.host.kernel, manifest.handles.map((h) => h.kind));
+ */
+export type Manifest = v.InferOutput<typeof manifestSchema>;
+export type ProcessRecord = Manifest["processes"][number];
+export type LivingProcess = v.InferOutput<typeof living>;
+export type HandleRecord = Manifest["handles"][number];
+export type FileRecord = Manifest["files"][number];
+
+export function isLiving(p: ProcessRecord): p is LivingProcess {
+  return p.zombie !== true;
+}
+
+/** JSON with Buffers as { base64 }. */
+export function stringifyManifest(manifest: unknown): string {
+  return JSON.stringify(manifest, function (key) {
+    const value = (this as Record<string, unknown>)[key];
+    return Buffer.isBuffer(value) ? { base64: value.toString("base64") } : value;
+  });
+}
+
+/** Parses and checks a manifest: ERR_IMAGE_VERSION for a newer one, ERR_BAD_VALUE naming what is wrong. */
+export function parseManifest(text: string): Manifest {
+  let raw: unknown;
+  try {
+    raw = JSON.parse(text, (_, value: unknown) => {
+      if (typeof value !== "object" || value === null || !("base64" in value)) return value;
+      const { base64 } = value;
+      return typeof base64 === "string" && Object.keys(value).length === 1 ? Buffer.from(base64, "base64") : value;
+    });
+  } catch (cause) {
+    throw new VirtError("ERR_BAD_VALUE", "manifest.json is not JSON", { cause });
+  }
+  const head = raw as { format?: unknown; formatVersion?: unknown; virtRun?: unknown } | null;
+  if (typeof head !== "object" || head === null || head.format !== formatName) {
+    throw new VirtError("ERR_BAD_VALUE", "manifest.json is not of a virt-run image");
+  }
+  if (typeof head.formatVersion === "number" && head.formatVersion > formatVersion) {
+    const version = typeof head.virtRun === "string" && /^[\w.+-]{1,64}$/.test(head.virtRun) ? head.virtRun : "?";
+    throw new VirtError(
+      "ERR_IMAGE_VERSION",
+      `the image has format version ${head.formatVersion} (written by virt-run ${version}), this virt-run reads up to ${formatVersion}`,
+    );
+  }
+  const parsed = v.safeParse(manifestSchema, raw, { abortEarly: true });
+  if (!parsed.success) {
+    const [issue] = parsed.issues;
+    bad(`${v.getDotPath(issue) ?? "it"}: ${issue.message}`);
+  }
+  checkReferences(parsed.output);
+  return parsed.output;
+}
+
+const mostMessage = 240;
+
+function bad(what: string): never {
+  // It may quote the manifest, which may hold anything: one line, not too long, no escape sequences.
+  const line = what.replace(/\p{Cc}/gu, "?");
+  throw new VirtError(
+    "ERR_BAD_VALUE",
+    `manifest.json: ${line.length > mostMessage ? `${line.slice(0, mostMessage)}…` : line}`,
+  );
+}
+
+/** Everything a schema cannot say: ids that exist, ranges that fit, numbers that are unique. */
+function checkReferences(m: Manifest): void {
+  const indexed = (list: { id: number }[], what: string) => {
+    for (const [i, e] of list.entries()) e.id === i || bad(`${what} ${i} has id ${e.id}`);
+  };
+  indexed(m.handles, "handle");
+  indexed(m.objects, "object");
+  indexed(m.files, "file");
+  indexed(m.memory, "memory");
+  const handleKind = (id: number) => m.handles[id]?.kind ?? bad(`there is no handle ${id}`);
+  const objectKind = (id: number, kind: string) => m.objects[id]?.kind === kind || bad(`there is no ${kind} ${id}`);
+  const fileExists = (id: number) => m.files[id] !== undefined || bad(`there is no file ${id}`);
+  const memoryExists = (id: number) => m.memory[id] !== undefined || bad(`there is no memory ${id}`);
+
+  for (const h of m.handles) {
+    if (h.kind === "terminal") objectKind(h.object, "terminal");
+    if (h.kind === "pipe") objectKind(h.object, "pipe");
+    if (h.kind === "file") fileExists(h.file);
+    if (h.kind === "memfd") memoryExists(h.memory);
+    if (h.kind === "epoll")
+      for (const item of h.items) handleKind(item.handle) === "dropped" && bad("an epoll watches a dropped handle");
+    if (h.kind === "unix-socket") {
+      if (h.state === "connected" && (h.object === undefined || h.end === undefined))
+        bad(`unix socket ${h.id} has no pair`);
+      if (h.object !== undefined) objectKind(h.object, "unix-pair");
+      if (h.listener !== undefined) handleKind(h.listener);
+    }
+  }
+  const checkRuns = (runs: Manifest["memory"][number]["pages"], limit: number, what: string) => {
+    let last = 0;
+    for (const [start, pages, index] of runs) {
+      if (start % pageBytes !== 0 || pages < 1 || start < last) bad(`${what} has a page run out of order`);
+      last = start + pages * pageBytes;
+      if (last > limit || !holdsRun(m.pagesInPart, index, pages)) bad(`${what} has a page run that lies outside`);
+    }
+  };
+  for (const o of m.memory) {
+    checkRuns(o.pages, Math.ceil(o.sizeBytes / pageBytes) * pageBytes, `memory ${o.id}`);
+    if (o.kind === "memfd" && o.name === undefined) bad(`memory ${o.id} has no name`);
+    if (o.kind === "sysv" && (o.shmid === undefined || o.key === undefined || o.mode === undefined))
+      bad(`memory ${o.id} has no id`);
+  }
+  const pids = new Set<number>();
+  for (const p of m.processes) {
+    for (const n of isLiving(p) ? p.threads.map((t) => t.tid) : [p.pid])
+      pids.has(n) || n === 1 ? bad(`pid ${n} occurs twice`) : pids.add(n);
+    if (!isLiving(p)) continue;
+    if (p.threads[0]?.tid !== p.pid) bad(`the first thread of pid ${p.pid} is not its leader`);
+    fileExists(p.exe);
+    let end = 0;
+    for (const map of p.mappings) {
+      if (map.start % pageBytes !== 0 || map.end % pageBytes !== 0 || map.end <= map.start || map.start < end)
+        bad(`pid ${p.pid} has a bad mapping`);
+      end = map.end;
+      if (map.kind === "file") fileExists(map.file ?? -1);
+      if (map.kind === "memory") memoryExists(map.memory ?? -1);
+    }
+    checkRuns(p.pages, highestAddress, `pid ${p.pid}`);
+    const numbers = new Set<number>();
+    for (const [fd, id] of p.fds) {
+      handleKind(id);
+      if (numbers.has(fd)) bad(`pid ${p.pid} has fd ${fd} twice`);
+      numbers.add(fd);
+    }
+    for (const l of p.locks ?? []) numbers.has(l.fd) || bad(`pid ${p.pid} has a lock on fd ${l.fd}, which it has not`);
+  }
+  for (const f of m.files)
+    if (f.unlinked && !m.carried.some((c) => c.file === f.id)) bad(`the content of unlinked file ${f.path} is missing`);
+  for (const c of m.carried) fileExists(c.file);
+  const names = new Set(m.parts.map((p) => p.name));
+  for (const name of ["pages.sum", ...m.carried.map((c) => c.name)]) names.has(name) || bad(`part ${name} is missing`);
+  const sums = m.parts.find((p) => p.name === "pages.sum");
+  if (sums?.sizeBytes !== 8 * m.pagesInPart.reduce((sum, n) => sum + n, 0)) bad("pages.sum has the wrong size");
+}
+
+/** True if pages `index` … lie within the parts; a run may go on from a full part into the next. */
+function holdsRun(pagesInPart: readonly number[], index: number, pages: number): boolean {
+  for (let at = index; at < index + pages; ) {
+    const part = Math.floor(at / partPages);
+    const end = Math.min(index + pages, (part + 1) * partPages);
+    if (end - part * partPages > (pagesInPart[part] ?? 0)) return false;
+    at = end;
+  }
+  return true;
+}

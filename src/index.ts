@@ -1,0 +1,21 @@
+/**
+ * virt-run: makes running programs movable. Launch programs in pods, detach them into images, reattach them elsewhere.
+ *
+ * @example
+ * import { launch, reattach } from "virt-run";
+ * const pod = await launch("redis-server", ["--port", "7000"], { name: "cache" });
+ * const image = await pod.detach({ image: "cache" });
+ * const again = await reattach(image, { remap: { path: { "/data": "/mnt/data" } } });
+ */
+export { type Blocker, type ErrorCode, errorHints, VirtError } from "./errors.js";
+export { packImage, unpackImage } from "./image/archive.js";
+export { Image, type ImageSummary, listImages as images, openImage, verifyImage } from "./image/image.js";
+export type { Manifest } from "./image/manifest.js";
+export type { DetachOptions, Progress } from "./pod/detach.js";
+export type { ExecOptions, ExecSession } from "./pod/exec.js";
+export { type LaunchOptions, launch } from "./pod/launch.js";
+export { connect, connectLatest, list, type PodSummary } from "./pod/list.js";
+export { Pod } from "./pod/pod.js";
+export { planReattach, type ReattachOptions, type ReattachPlan, reattach } from "./pod/reattach.js";
+export type { Exit, PodState } from "./pod/store.js";
+export { version } from "./version.js";

@@ -1,0 +1,117 @@
+/**
+ * Everything native, listed and documented in one place. What is here trusts its arguments: checks and defaults are
+ * made by the modules that call it. The addon is `native/` built by cmake-js; `virt-init` lies beside it.
+ */
+import { createRequire } from "node:module";
+import { fileURLToPath } from "node:url";
+
+/** Plain data as it crosses the border: whole numbers, text, Buffers, lists and records of them. */
+export type Data = null | boolean | number | string | Buffer | Data[] | { [key: string]: Data | undefined };
+
+export interface NativeLaunchOptions {
+  init: string;
+  socket: string;
+  stateDir: string;
+  stdio: "inherit" | "streams" | "terminal";
+  /** Descriptors that become virt-init's 0, 1, 2. */
+  fds?: number[];
+  rows?: number;
+  columns?: number;
+  keepInput?: boolean;
+  /** The connection that launch() gives views the terminal or the streams from the start. */
+  viewed?: boolean;
+  /** Output is never dropped for it. */
+  patient?: boolean;
+  rebuild?: boolean;
+  ptsIndex?: number;
+  hostname?: string;
+  cwd?: string;
+  remaps?: { from: string; to: string }[];
+  argv?: string[];
+  env?: string[];
+}
+
+export interface NativeProgress {
+  phase: string;
+  doneBytes: number;
+  totalBytes: number;
+}
+
+/** A capture on its own thread. Collected or closed without release(), it leaves the pod running. */
+export interface NativeCapture {
+  /** Freezes and surveys; the record has `blockers`, and all of the image but pages. */
+  survey(): Promise<Record<string, Data>>;
+  /** Writes pages and carried files into the directory and reads them back. */
+  read(directoryFd: number): Promise<Record<string, Data>>;
+  thaw(): Promise<void>;
+  /** init kills everything in the pod. */
+  release(): Promise<void>;
+  stop(): void;
+  progress(): NativeProgress;
+  close(): Promise<void>;
+}
+
+/** A rebuild on its own thread. Collected or closed before commit(), nothing is left of it. */
+export interface NativeRebuild {
+  build(): Promise<{ initPid: number; notes: string[] }>;
+  /** The pod lives; gives our control connection. */
+  commit(): Promise<number>;
+  stop(): void;
+  progress(): NativeProgress;
+  close(): Promise<void>;
+}
+
+export interface Native {
+  /** Starts virt-init; gives the fd of the first control connection. Blocks a few milliseconds. */
+  launch(options: NativeLaunchOptions): number;
+  /** Connects to a pod's control socket, whose owner and directory are checked. */
+  connect(path: string): number;
+  /** The host pid of the init at the other end of a control connection that was made by connect(). */
+  peerPid(fd: number): number;
+  /** Reads every page of an image and compares it with its hash; ERR_IMAGE_DAMAGED names the first bad one. */
+  verifyPages(directory: string, pagesInPart: number[]): Promise<void>;
+  /** Bytes on a socket, descriptors riding on the first. */
+  sendFds(fd: number, bytes: Buffer, fds: number[]): void;
+  /** isatty(3). */
+  isTerminal(fd: number): boolean;
+  /** Random bytes as hex; node:crypto would take longer to load than a program to launch. */
+  randomHex(bytes: number): string;
+  /** "EPERM" for 1. */
+  errnoName(errno: number): string;
+  /** flock(2), exclusive; true if we have it now. It goes with the descriptor. */
+  tryLock(fd: number): boolean;
+  /** What the host can do, found by trying. */
+  probe(): {
+    kernel: string;
+    arch: string;
+    pageSizeBytes: number;
+    features: Record<string, true | string>;
+    xstate: number[][];
+  };
+  /** The payload of an exec request. */
+  encodeExec(plan: {
+    stdio: "inherit" | "streams" | "terminal";
+    rows?: number;
+    columns?: number;
+    cwd?: string;
+    argv: string[];
+    env: string[];
+  }): Buffer;
+  Capture: new (options: {
+    socket: string;
+    drop?: string[];
+    tcp?: string;
+    freezeTimeoutMs?: number;
+    threads?: number;
+    lock?: string;
+  }) => NativeCapture;
+  Rebuild: new (plan: Record<string, Data>, launch: NativeLaunchOptions) => NativeRebuild;
+}
+
+const built = new URL("../build/cmake/Release/", import.meta.url);
+
+/** The native half, loaded on first use. */
+export const native: Native = createRequire(import.meta.url)(fileURLToPath(new URL("virt_run.node", built))) as Native;
+
+/** Path of the program that is PID 1 of every pod. */
+export const initProgram: string = fileURLToPath(new URL("virt-init", built));

@@ -1,0 +1,250 @@
+/**
+ * Detach, snapshot and check: what a capture does, in order, with the source unharmed whatever fails.
+ *
+ *   survey → (blockers? thaw and tell) → read pages → manifest, synced and read back → kill the source, or thaw it
+ */
+import { copyFileSync, existsSync } from "node:fs";
+import { join } from "node:path";
+import { type Blocker, toVirtError, VirtError } from "../errors.js";
+import { describeHost } from "../image/host.js";
+import { Image, imagePath } from "../image/image.js";
+import { formatName, formatVersion, isLiving, type Manifest, type ProcessRecord } from "../image/manifest.js";
+import { ImpossibleTree, planTree, type TreeProcess } from "../image/tree.js";
+import { ImageWriter } from "../image/writer.js";
+import { type NativeCapture, native } from "../native.js";
+import { version } from "../version.js";
+import type { Pod } from "./pod.js";
+import { podDirectory, saveRecord } from "./store.js";
+
+/**
+ * How far a long job is.
+ *
+ * @example
+ * const onProgress = ({ phase, doneBytes, totalBytes }: Progress) => console.log(phase, doneBytes, "of", totalBytes);
+ */
+export interface Progress {
+  /**
+   * Of a capture: "freeze", "survey", "read", "verify" (image is synced and read back), then "thaw" or "release". Of a
+   * rebuild: "launch", "tree", "handles", "memory", "state", "commit". More may come; "start" before the first.
+   */
+  phase: string;
+  /** Memory that is done, in bytes. */
+  doneBytes: number;
+  /** Memory there is to do, in bytes; an estimate, and 0 until it is known. */
+  totalBytes: number;
+}
+
+/**
+ * What Pod.detach(), snapshot() and check() may be told; everything has a default.
+ *
+ * @example
+ * const options: DetachOptions = { image: "/mnt/usb/cache.image", tcp: "close", signal: AbortSignal.timeout(60_000) };
+ */
+export interface DetachOptions {
+  /**
+   * Name (in the images directory) or, with a "/" in it, path of the image. It must not exist. Default: the pod's name, the
+   * time and four random digits.
+   */
+  image?: string;
+  /**
+   * Kinds of handle whose loss is accepted (`kind` of a Blocker: "unix-socket", "pipe", …); the image says what was lost.
+   * Default: none.
+   */
+  drop?: string[];
+  /**
+   * TCP connections to outside (tcp(7)) and connections that wait to be accepted: "hold" refuses to lose them (the
+   * default), "close" lets the program find them reset.
+   */
+  tcp?: "hold" | "close";
+  /** Stops the capture with ERR_ABORTED, until the image is complete; the pod runs on. */
+  signal?: AbortSignal;
+  /** Told every 100 ms, and once at the end. */
+  onProgress?: (progress: Progress) => void;
+  /** How long threads may take to stop, in milliseconds. Default 5000. */
+  freezeTimeoutMs?: number;
+  /**
+   * Takes the complete image somewhere before the pod is let go of, while it stands still: if it fails, detach() rejects
+   * with ERR_IMAGE_WRITE, the pod runs on, and the image is removed.
+   */
+  deliver?: (image: Image) => Promise<void>;
+}
+
+type Survey = Omit<
+  Manifest,
+  "format" | "formatVersion" | "virtRun" | "createdAt" | "kind" | "host" | "pod" | "parts"
+> & { blockers: Blocker[] };
+
+/** @internal */
+export async function checkPod(pod: Pod, options: DetachOptions): Promise<Blocker[]> {
+  const capture = openCapture(pod, options, "check");
+  try {
+    return blockersOf((await capture.survey()) as unknown as Survey);
+  } catch (e) {
+    const error = toVirtError(e);
+    // What stops the survey itself is a blocker like any other.
+    if (["ERR_TRACED", "ERR_32BIT", "ERR_NO_VDSO", "ERR_FREEZE_TIMEOUT"].includes(error.code))
+      return [error.toJSON() as unknown as Blocker];
+    throw error;
+  } finally {
+    await capture.close();
+  }
+}
+
+/** @internal */
+export async function detach(pod: Pod, options: DetachOptions, kind: "detach" | "snapshot"): Promise<Image> {
+  if (options.signal?.aborted) throw aborted(options.signal);
+  const status = await pod.status();
+  const host = describeHost();
+  const writer = new ImageWriter(imagePath(options.image ?? defaultImageName(pod)));
+  const capture = openCapture(pod, options, kind);
+  const stopWatching = watch(capture, options);
+  try {
+    const start = performance.now();
+    const survey = (await capture.survey()) as unknown as Survey;
+    const blockers = blockersOf(survey);
+    if (blockers.length > 0) {
+      throw new VirtError(
+        "ERR_BLOCKED",
+        `the pod ${pod.name} cannot be detached: ${blockers.length} ${blockers.length === 1 ? "thing stands" : "things stand"} in the way; it runs on`,
+        { blockers },
+      );
+    }
+    const record = (await capture.read(writer.fd)) as unknown as Survey;
+    void writer.add("pages.sum");
+    for (const c of record.carried) c.name = await writer.carry(c.name);
+    const log = join(podDirectory(pod.id), "log");
+    if (existsSync(log)) {
+      copyFileSync(log, join(writer.directory, "log"));
+      void writer.add("log");
+    }
+    const { blockers: _, ...rest } = record;
+    const image = await writer.finish({
+      format: formatName,
+      formatVersion,
+      virtRun: version,
+      createdAt: new Date().toISOString(),
+      kind,
+      host,
+      pod: {
+        id: pod.id,
+        name: pod.name,
+        command: [...pod.command],
+        cwd: pod.record.cwd,
+        stdio: pod.record.stdio,
+        labels: pod.record.labels,
+        remaps: pod.record.remaps,
+        user: { uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0, root: process.geteuid?.() === 0 },
+        first: { pid: status.firstPid, ended: status.firstEnded, waitStatus: status.waitStatus },
+        ...(pod.record.hostname === undefined ? {} : { hostname: pod.record.hostname }),
+      },
+      ...rest,
+    });
+    if (options.signal?.aborted) {
+      image.remove();
+      throw aborted(options.signal);
+    }
+    try {
+      await options.deliver?.(image);
+    } catch (e) {
+      image.remove();
+      const { message, code } = e as NodeJS.ErrnoException;
+      throw new VirtError("ERR_IMAGE_WRITE", `the image could not be handed over (${message}); the pod runs on`, {
+        errnoName: code,
+        cause: e,
+      });
+    }
+    if (kind === "detach") {
+      saveRecord({ ...pod.record, detachedTo: image.path });
+      const ended = pod.ended();
+      await capture.release();
+      await ended;
+    } else {
+      await capture.thaw();
+    }
+    return new Image(image.path, image.manifest, performance.now() - start);
+  } catch (e) {
+    writer.discard();
+    throw options.signal?.aborted ? aborted(options.signal) : describe(toVirtError(e), writer.target);
+  } finally {
+    stopWatching();
+    await capture.close();
+  }
+}
+
+function openCapture(pod: Pod, options: DetachOptions, lock: string): NativeCapture {
+  return new native.Capture({
+    socket: pod.record.socket,
+    lock,
+    drop: options.drop ?? [],
+    tcp: options.tcp ?? "hold",
+    freezeTimeoutMs: options.freezeTimeoutMs ?? 5000,
+    threads: 2,
+  });
+}
+
+/** The survey's blockers, and a tree that could not be grown again. */
+function blockersOf(survey: Survey): Blocker[] {
+  const blockers = [...survey.blockers];
+  try {
+    planTree(survey.processes.map(treeProcess));
+  } catch (e) {
+    if (!(e instanceof ImpossibleTree)) throw e;
+    blockers.push({ code: "ERR_TREE", message: `a process tree that cannot be made again: ${e.message}` });
+  }
+  return blockers;
+}
+
+/** @internal */
+export function treeProcess(p: ProcessRecord): TreeProcess {
+  const { pid, ppid, group, session, exitSignal } = p;
+  const place = { pid, ppid, group, session, exitSignal };
+  return isLiving(p)
+    ? { ...place, subreaper: p.subreaper, tids: p.threads.map((t) => t.tid) }
+    : { ...place, zombie: true, exitStatus: p.exitStatus, comm: p.comm };
+}
+
+function defaultImageName(pod: Pod): string {
+  const time = new Date()
+    .toISOString()
+    .replace(/[-:]/g, "")
+    .replace(/\.\d+Z$/, "Z");
+  return `${pod.name}-${time}-${Math.random().toString(16).slice(2, 6)}`;
+}
+
+/** Progress and AbortSignal for a native job; gives the function that ends both. @internal */
+export function watch(
+  job: { stop(): void; progress(): Progress },
+  options: { signal?: AbortSignal; onProgress?: (progress: Progress) => void },
+): () => void {
+  const stop = () => job.stop();
+  options.signal?.addEventListener("abort", stop);
+  const { onProgress } = options;
+  const timer = onProgress ? setInterval(() => onProgress(job.progress()), 100) : undefined;
+  timer?.unref();
+  return () => {
+    options.signal?.removeEventListener("abort", stop);
+    clearInterval(timer);
+    onProgress?.(job.progress());
+  };
+}
+
+/** @internal */
+export function aborted(signal: AbortSignal): VirtError {
+  return new VirtError("ERR_ABORTED", "stopped on request", { cause: signal.reason });
+}
+
+function describe(error: VirtError, target: string): VirtError {
+  // An error with a pid is about that process: its memory is written too.
+  const writing =
+    error.pid === undefined &&
+    ["ENOSPC", "EDQUOT", "EROFS", "EACCES", "EIO"].includes(error.errnoName ?? "") &&
+    /write|pwrite|openat|sendfile|fsync|mkdir/.test(error.syscall ?? "");
+  if (!writing || error.code === "ERR_IMAGE_WRITE") return error;
+  return new VirtError("ERR_IMAGE_WRITE", `the image ${target} cannot be written: ${error.message}`, {
+    path: target,
+    syscall: error.syscall,
+    errnoName: error.errnoName,
+    phase: error.phase,
+    cause: error,
+  });
+}

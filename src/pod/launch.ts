@@ -1,0 +1,199 @@
+/**
+ * Launching programs in pods.
+ */
+import { resolve as absolute } from "node:path";
+import { ControlConnection } from "../control/connection.js";
+import type { StdioKind } from "../control/protocol.js";
+import { toVirtError, VirtError } from "../errors.js";
+import { initProgram, native } from "../native.js";
+import { Pod } from "./pod.js";
+import {
+  announceMaking,
+  checkName,
+  discardPod,
+  newPod,
+  type PathRemap,
+  type PodRecord,
+  saveRecord,
+  withNamesLocked,
+} from "./store.js";
+
+/**
+ * What launch() may be told; everything has a default.
+ *
+ * @example
+ * const options: LaunchOptions = { name: "cache", env: { ...process.env, TZ: "UTC" }, cwd: "/srv", stdio: "log" };
+ */
+export interface LaunchOptions {
+  /** Unique among living pods: letters, digits, "_", ".", "-", at most 64. Default: the pod's id. */
+  name?: string;
+  /** The program's whole environment; undefined values are left out. Default: this process's. */
+  env?: NodeJS.ProcessEnv;
+  /** Working directory, as the pod sees it; a relative one starts at this process's. Default: this process's. */
+  cwd?: string;
+  /**
+   * "pipe": pod.stdin, stdout and stderr. "inherit": this process's own. "terminal": a pty(7) kept by the pod, to be
+   * joined with `virt-run attach`. "log": no input, output goes to the pod's log only. Default "pipe".
+   */
+  stdio?: "pipe" | "inherit" | "terminal" | "log";
+  /** Height of the terminal in lines, with stdio "terminal". Default 24. */
+  rows?: number;
+  /** Width of the terminal in characters, with stdio "terminal". Default 80. */
+  columns?: number;
+  /** Host name inside the pod (uts_namespaces(7)), at most 64 bytes. Default: this host's. */
+  hostname?: string;
+  /** Words to find it by, for list() and `virt-run ps --filter`; they go with it into images. Default {}. */
+  labels?: Record<string, string>;
+  /**
+   * Paths that appear elsewhere in the pod: { "/data": "/mnt/data" } shows the host's /mnt/data as /data. Absolute; bind
+   * mounts (mount(2)) in the pod's own mount namespace. Default: none.
+   */
+  remap?: { path?: Record<string, string> };
+  /**
+   * Forget the pod, its log included, when it has ended (not when it was detached): at once if somebody is connected to
+   * it then, else with the next list(). Default false.
+   */
+  removeAtEnd?: boolean;
+  /** Called with the connection before anything of the program can come through it. @internal */
+  view?: (connection: ControlConnection) => void;
+  /** With "log": standard input stays open, empty, instead of being /dev/null. Default false. */
+  keepInput?: boolean;
+}
+
+const stdioKinds: Record<NonNullable<LaunchOptions["stdio"]>, StdioKind> = {
+  pipe: "streams",
+  log: "streams",
+  inherit: "inherit",
+  terminal: "terminal",
+};
+
+/**
+ * Launches a program in a new pod and resolves when it runs: in pid, mount, ipc and uts namespaces of its own
+ * (namespaces(7)), and a user namespace unless this is root (user_namespaces(7)), with virt-init as pid 1. A name without "/" is looked for in the PATH that `env` has, as execvp(3) does. The pod does not end with this process;
+ * the connection to it keeps Node alive until disconnect() or unref(). With stdio "pipe", the default, a program whose
+ * output nobody reads waits, as with any pipe.
+ *
+ * Errors: ERR_NOT_FOUND, ERR_NOT_EXECUTABLE (execve(2)); ERR_LAUNCH (the host does not allow a pod, see `virt-run doctor`;
+ * or `cwd`, `hostname` or the size of arguments and environment is at fault, and the message says so); ERR_REMAP;
+ * ERR_NAME_TAKEN; ERR_USAGE (no valid name); ERR_BAD_VALUE (a NUL byte in an argument or in the environment, rows or
+ * columns that are no whole numbers); ERR_UNSAFE_PATH.
+ *
+ * @example
+ * await using pod = await launch("redis-server", ["--port", "7000"], { name: "cache" });
+ * pod.stdout?.pipe(process.stdout);
+ * await pod.wait();
+ */
+export async function launch(command: string, args: readonly string[] = [], options: LaunchOptions = {}): Promise<Pod> {
+  const stdio = options.stdio ?? "pipe";
+  const { id, directory, socket } = newPod();
+  const record: PodRecord = {
+    schemaVersion: 1,
+    id,
+    name: options.name ?? id,
+    command: [command, ...args],
+    cwd: absolute(options.cwd ?? ""),
+    createdAt: new Date().toISOString(),
+    stdio: stdioKinds[stdio],
+    socket,
+    labels: options.labels ?? {},
+    remaps: pathRemaps(options.remap?.path),
+    removeAtEnd: options.removeAtEnd ?? false,
+    ...(options.hostname === undefined ? {} : { hostname: options.hostname }),
+  };
+  let connection: ControlConnection | undefined;
+  let made = () => {};
+  try {
+    made = await claimName(record, options.name);
+    connection = new ControlConnection(
+      native.launch({
+        init: initProgram,
+        socket,
+        stateDir: directory,
+        stdio: record.stdio,
+        rows: options.rows ?? 24,
+        columns: options.columns ?? 80,
+        keepInput: options.keepInput ?? stdio === "pipe",
+        viewed: stdio === "pipe" || options.view !== undefined,
+        patient: stdio === "pipe",
+        hostname: options.hostname ?? "",
+        cwd: record.cwd,
+        remaps: record.remaps,
+        argv: record.command,
+        env: environmentList(options.env ?? process.env),
+      }),
+    );
+    const pod = new Pod(record, connection, { piped: stdio === "pipe", fromStart: true });
+    options.view?.(connection);
+    await started(connection);
+    return pod;
+  } catch (e) {
+    connection?.close();
+    discardPod(id, socket);
+    throw naming(toVirtError(e), command);
+  } finally {
+    made();
+  }
+}
+
+export const attachReadOnly = 1;
+/** Output is never dropped for this viewer: the program waits instead. */
+export const attachPatient = 2;
+/** Make the foreground program draw itself again. */
+export const attachRedraw = 4;
+
+/**
+ * Writes the record; with a name of the user's choice, only if no living pod has it. Call the function it gives when the
+ * pod is made, or cannot be. @internal
+ */
+export async function claimName(record: PodRecord, name: string | undefined): Promise<() => void> {
+  if (name === undefined) {
+    saveRecord(record);
+    return () => {};
+  }
+  return withNamesLocked(() => {
+    checkName(name);
+    const made = announceMaking(record.id);
+    saveRecord(record);
+    return made;
+  });
+}
+
+/** @internal */
+export function environmentList(env: NodeJS.ProcessEnv): string[] {
+  return Object.entries(env).flatMap(([key, value]) => (value === undefined ? [] : [`${key}=${value}`]));
+}
+
+/** { OLD: NEW } as a user says it: the host's NEW appears at OLD. @internal */
+export function pathRemaps(rules: Record<string, string> | undefined): PathRemap[] {
+  return Object.entries(rules ?? {}).map(([to, from]) => {
+    if (!to.startsWith("/") || !from.startsWith("/") || to === "/") {
+      throw new VirtError("ERR_REMAP", `path:${to}=${from} needs two absolute paths, and not the root itself`);
+    }
+    return { from: strip(from), to: strip(to) };
+  });
+}
+
+function strip(path: string): string {
+  return path.length > 1 && path.endsWith("/") ? path.slice(0, -1) : path;
+}
+
+function started(connection: ControlConnection): Promise<void> {
+  return new Promise((resolve, reject) => {
+    connection.once("started", () => resolve());
+    connection.once("failed", reject);
+    connection.once("close", () =>
+      reject(new VirtError("ERR_LAUNCH", "the pod's init ended before the program started")),
+    );
+  });
+}
+
+function naming(error: VirtError, command: string): VirtError {
+  if (error.code !== "ERR_NOT_FOUND" && error.code !== "ERR_NOT_EXECUTABLE") return error;
+  const what = error.code === "ERR_NOT_FOUND" ? "not found" : `cannot be executed (${error.errnoName})`;
+  return new VirtError(error.code, `${command}: ${what}`, {
+    path: command,
+    errnoName: error.errnoName,
+    syscall: "execve",
+    cause: error,
+  });
+}

@@ -1,0 +1,84 @@
+/**
+ * Finding pods.
+ */
+import { type Pod, podFromRecord } from "./pod.js";
+import {
+  findRecord,
+  forgetIfEnded,
+  isRunning,
+  latestRecord,
+  loadRecords,
+  type PodState,
+  stateOf,
+  sweepSockets,
+} from "./store.js";
+
+/**
+ * A pod as `virt-run ps` shows it.
+ *
+ * @example
+ * const [first]: PodSummary[] = await list();
+ */
+export interface PodSummary {
+  /** 12 hexadecimal digits. */
+  id: string;
+  /** The id, if no name was given. */
+  name: string;
+  state: PodState;
+  /** Program and arguments of its first process. */
+  command: string[];
+  /** When it was launched or reattached: RFC 3339, UTC. */
+  createdAt: string;
+  /** What `labels` said; {} if nothing. */
+  labels: Record<string, string>;
+}
+
+/**
+ * All living pods of this user, whoever launched them, oldest first; with `all` (default false), also those that have
+ * ended.
+ *
+ * Errors: ERR_UNSAFE_PATH if the directory of pods or of sockets is not this user's alone; ERR_SYSCALL.
+ *
+ * @example
+ * for (const { name, state } of await list({ all: true })) console.log(name, state);
+ */
+export async function list(options: { all?: boolean } = {}): Promise<PodSummary[]> {
+  sweepSockets();
+  return loadRecords()
+    .filter((record) => !forgetIfEnded(record))
+    .filter((record) => options.all || isRunning(record))
+    .map((record) => ({
+      id: record.id,
+      name: record.name,
+      state: stateOf(record),
+      command: record.command,
+      createdAt: record.createdAt,
+      labels: record.labels,
+    }));
+}
+
+/**
+ * The pod with this name, id or unique prefix of either. Of several with one name the living one, else the latest. A pod
+ * that has ended can be asked how: `running` is false and wait() tells. The connection keeps Node alive until
+ * disconnect() or unref().
+ *
+ * Errors: ERR_POD_NOT_FOUND (or the prefix is not unique), ERR_POD_GONE if it ends just now, ERR_UNSAFE_PATH.
+ *
+ * @example
+ * const pod = await connect("cache");
+ * console.log(pod.id, pod.running);
+ * pod.disconnect();
+ */
+export async function connect(nameOrId: string): Promise<Pod> {
+  return podFromRecord(findRecord(nameOrId));
+}
+
+/**
+ * The pod that was made last, running or not. Errors: ERR_POD_NOT_FOUND if there is none, ERR_POD_GONE, ERR_UNSAFE_PATH.
+ *
+ * @example
+ * const pod = await connectLatest();
+ */
+export async function connectLatest(): Promise<Pod> {
+  return podFromRecord(latestRecord());
+}

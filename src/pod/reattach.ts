@@ -1,0 +1,279 @@
+/**
+ * Reattaching a pod from an image: check, plan, rebuild, commit.
+ */
+import { copyFileSync, existsSync } from "node:fs";
+import { join } from "node:path";
+import { ControlConnection } from "../control/connection.js";
+import { FrameType, type StdioKind, uint32s } from "../control/protocol.js";
+import { toVirtError, VirtError } from "../errors.js";
+import { checkImage } from "../image/check.js";
+import { checkParts, type Image, openImage } from "../image/image.js";
+import type { Manifest } from "../image/manifest.js";
+import { ImpossibleTree, planTree, type TreePlan } from "../image/tree.js";
+import { type Data, initProgram, type NativeLaunchOptions, native } from "../native.js";
+import { mergeRemaps } from "../remap/path.js";
+import { aborted, type Progress, treeProcess, watch } from "./detach.js";
+import { attachPatient, claimName, pathRemaps } from "./launch.js";
+import { Pod } from "./pod.js";
+import { discardPod, newPod, type PathRemap, type PodRecord } from "./store.js";
+
+/**
+ * What reattach() and planReattach() may be told; everything has a default.
+ *
+ * @example
+ * const options: ReattachOptions = { name: "second", remap: { path: { "/data": "/mnt/data" } }, allowChanged: ["/data/log"] };
+ */
+export interface ReattachOptions {
+  /** Default: the name of the image's pod; the new pod's id if that had none. Letters, digits, "_", ".", "-", at most 64. */
+  name?: string;
+  /**
+   * Paths that appear elsewhere in the pod: { "/data": "/mnt/data" } shows the host's /mnt/data as /data. Absolute; over
+   * the rules the image was made under, which stay. Default: those alone.
+   */
+  remap?: { path?: Record<string, string> };
+  /** Files (as the pod knows them) that may differ from what the program left; "*" for all. Default: none. */
+  allowChanged?: string[];
+  /**
+   * What the launcher's streams become: "inherit" this process's own, "pipe" pod.stdin …, "log" the pod's log. A pod
+   * with a terminal gets a terminal whatever is said here. Default "pipe".
+   */
+  stdio?: "pipe" | "inherit" | "log";
+  /** Added to those in the image, and over them. Default {}. */
+  labels?: Record<string, string>;
+  /** As LaunchOptions has it; the image does not remember it. Default false. */
+  removeAtEnd?: boolean;
+  /** Stops the reattach with ERR_ABORTED, until the pod runs; nothing is left of it. */
+  signal?: AbortSignal;
+  /** Told every 100 ms, and once at the end. */
+  onProgress?: (progress: Progress) => void;
+}
+
+/**
+ * What a reattach would do: plain data. Pids are the pod's own.
+ *
+ * @example
+ * const plan: ReattachPlan = await planReattach("cache");
+ * console.log(plan.processes.map((p) => `${p.pid} ${p.command}`), plan.memoryBytes);
+ */
+export interface ReattachPlan {
+  /** Path of the image. */
+  image: string;
+  /** What the pod would be called. */
+  name: string;
+  /** Program and arguments of the first process. */
+  command: string[];
+  /** Rules that hold: what is at `from` on the host appears at `to` in the pod. */
+  remaps: PathRemap[];
+  /** Steps that grow the process tree (clone(2), setsid(2), setpgid(2)). */
+  tree: TreePlan;
+  /** Without zombies. `command` is the name as in /proc/PID/comm, `memoryBytes` what is private to the process. */
+  processes: { pid: number; threads: number; command: string; mappings: number; fds: number; memoryBytes: number }[];
+  /** How many handles there are of each kind. */
+  handles: Record<string, number>;
+  /** Memory in the image, shared and private, in bytes. */
+  memoryBytes: number;
+}
+
+const pageBytes = 4096;
+
+/**
+ * Checks everything that reattach() checks first and gives the plan; changes nothing. (Ports are tried by listening on
+ * them for a moment.)
+ *
+ * Errors: when something is in the way, ERR_BLOCKED, or the one code all blockers share (ERR_MISSING_FILE,
+ * ERR_CHANGED_FILE, ERR_PORT_IN_USE, ERR_CPU_FEATURE, ERR_KERNEL_FEATURE, ERR_NOT_PERMITTED, ERR_REMAP, ERR_SYSCALL), with
+ * all `blockers`; ERR_REMAP for a rule that is no rule; those of openImage().
+ *
+ * @example
+ * const plan = await planReattach("cache", { remap: { path: { "/data": "/mnt/data" } } });
+ * console.log(plan.memoryBytes);
+ */
+export async function planReattach(nameOrImage: string | Image, options: ReattachOptions = {}): Promise<ReattachPlan> {
+  return (await prepare(nameOrImage, options)).plan;
+}
+
+async function prepare(nameOrImage: string | Image, options: ReattachOptions) {
+  const image = typeof nameOrImage === "string" ? await openImage(nameOrImage) : nameOrImage;
+  await checkParts(image);
+  const { manifest } = image;
+  const remaps = mergeRemaps(manifest.pod.remaps, pathRemaps(options.remap?.path));
+  const blockers = await checkImage(manifest, { remaps, allowChanged: options.allowChanged ?? [] });
+  if (blockers.length > 0) {
+    const code = blockers.every((b) => b.code === blockers[0]?.code)
+      ? (blockers[0]?.code ?? "ERR_BLOCKED")
+      : "ERR_BLOCKED";
+    throw new VirtError(
+      code,
+      `the image ${image.name} cannot be reattached here: ${blockers.map((b) => b.message).join("; ")}`,
+      {
+        blockers,
+        ...(blockers.length === 1
+          ? {
+              path: blockers[0]?.path,
+              pid: blockers[0]?.pid,
+              fd: blockers[0]?.fd,
+              kind: blockers[0]?.kind,
+              hint: blockers[0]?.hint,
+            }
+          : {}),
+      },
+    );
+  }
+  return { image, manifest, remaps, plan: describePlan(image, remaps, options) };
+}
+
+function planOf(manifest: Manifest): TreePlan {
+  try {
+    return planTree(manifest.processes.map(treeProcess));
+  } catch (cause) {
+    if (!(cause instanceof ImpossibleTree)) throw cause;
+    throw new VirtError("ERR_BAD_VALUE", `manifest.json: ${cause.message}`, { cause });
+  }
+}
+
+function describePlan(image: Image, remaps: PathRemap[], options: ReattachOptions): ReattachPlan {
+  const { manifest } = image;
+  const handles: Record<string, number> = {};
+  for (const h of manifest.handles) handles[h.kind] = (handles[h.kind] ?? 0) + 1;
+  const bytes = (runs: readonly (readonly number[])[]) => runs.reduce((sum, run) => sum + (run[1] ?? 0) * pageBytes, 0);
+  const processes = manifest.processes.flatMap((p) =>
+    "threads" in p
+      ? [
+          {
+            pid: p.pid,
+            threads: p.threads.length,
+            command: p.comm.toString(),
+            mappings: p.mappings.length,
+            fds: p.fds.length,
+            memoryBytes: bytes(p.pages),
+          },
+        ]
+      : [],
+  );
+  return {
+    image: image.path,
+    name: options.name ?? manifest.pod.name,
+    command: manifest.pod.command,
+    remaps,
+    tree: planOf(manifest),
+    processes,
+    handles,
+    memoryBytes:
+      processes.reduce((sum, p) => sum + p.memoryBytes, 0) +
+      manifest.memory.reduce((sum, m) => sum + bytes(m.pages), 0),
+  };
+}
+
+/**
+ * Makes a pod of an image (name, path or Image) again and resolves when it runs: same pids in a new pid namespace, same
+ * memory, same handles, CLOCK_MONOTONIC going on from where it was (time_namespaces(7)). All or nothing: if anything fails
+ * nothing is left of it. The image is never changed, and may be reattached any number of times.
+ *
+ * Errors: those of planReattach() before anything is made; then ERR_NAME_TAKEN, ERR_USAGE (no valid name), ERR_LAUNCH (see
+ * `virt-run doctor`), ERR_IMAGE_DAMAGED (a page's hash differs), ERR_BAD_VALUE (what the image says cannot be), ERR_ABORTED,
+ * ERR_PORT_IN_USE (taken in the meantime), ERR_CPU_FEATURE, ERR_NO_ROOM, ERR_NO_VDSO, ERR_PID_TAKEN, ERR_IPC_ID,
+ * ERR_TIMER_ID, ERR_PROCESS_GONE, ERR_POD_VERSION, ERR_UNSAFE_PATH, ERR_SYSCALL,
+ * ERR_AGENT.
+ *
+ * @example
+ * const pod = await reattach("cache", { remap: { path: { "/data": "/mnt/data" } } });
+ * for (const note of pod.notes) console.warn(note);
+ */
+export async function reattach(nameOrImage: string | Image, options: ReattachOptions = {}): Promise<Pod> {
+  const { image, manifest, remaps, plan } = await prepare(nameOrImage, options);
+  if (options.signal?.aborted) throw aborted(options.signal);
+  const terminal = manifest.objects.find((o) => o.kind === "terminal" && o.keptByInit);
+  const wanted = options.stdio ?? "pipe";
+  const stdio: StdioKind = terminal ? "terminal" : wanted === "inherit" ? "inherit" : "streams";
+  const { id, directory, socket } = newPod();
+  const record: PodRecord = {
+    schemaVersion: 1,
+    id,
+    name: options.name ?? manifest.pod.name,
+    command: manifest.pod.command,
+    cwd: manifest.pod.cwd,
+    createdAt: new Date().toISOString(),
+    stdio,
+    socket,
+    labels: { ...manifest.pod.labels, ...options.labels },
+    remaps,
+    removeAtEnd: options.removeAtEnd ?? false,
+    image: image.path,
+    ...(manifest.pod.hostname === undefined ? {} : { hostname: manifest.pod.hostname }),
+  };
+  let connection: ControlConnection | undefined;
+  let stopWatching = () => {};
+  let made = () => {};
+  try {
+    // A pod that was never named is called by its id: the new one then has its own.
+    const named = options.name ?? (manifest.pod.name === manifest.pod.id ? undefined : manifest.pod.name);
+    if (named === undefined) record.name = id;
+    made = await claimName(record, named);
+    const log = join(image.path, "log");
+    if (existsSync(log)) copyFileSync(log, join(directory, "log"));
+    const launch: NativeLaunchOptions = {
+      init: initProgram,
+      socket,
+      stateDir: directory,
+      stdio,
+      rebuild: true,
+      keepInput: wanted === "pipe",
+      hostname: manifest.pod.hostname ?? "",
+      remaps,
+      ...(terminal?.kind === "terminal"
+        ? { rows: terminal.rows, columns: terminal.columns, ptsIndex: terminal.index }
+        : {}),
+    };
+    const rebuild = new native.Rebuild(nativePlan(image, plan.tree), launch);
+    stopWatching = watch(rebuild, options);
+    let pod: Pod;
+    try {
+      const { notes } = await rebuild.build();
+      if (options.signal?.aborted) throw aborted(options.signal);
+      connection = new ControlConnection(await rebuild.commit());
+      // At once: it runs from the commit on, and nothing of its end may be missed.
+      pod = new Pod(record, connection, { piped: wanted === "pipe" && stdio === "streams", notes });
+    } finally {
+      await rebuild.close();
+    }
+    // That it has ended by now is no failure: the pod tells of it.
+    const unlessEnded = (e: VirtError) => {
+      if (e.code !== "ERR_POD_GONE") throw e;
+    };
+    await connection.request(FrameType.subscribe).catch(unlessEnded);
+    if (wanted === "pipe" && stdio === "streams")
+      await connection.request(FrameType.attach, uint32s(attachPatient)).catch(unlessEnded);
+    return pod;
+  } catch (e) {
+    connection?.close();
+    discardPod(id, socket);
+    throw options.signal?.aborted ? aborted(options.signal) : toVirtError(e);
+  } finally {
+    stopWatching();
+    made();
+  }
+}
+
+/** The image's record and the tree's steps as the engine takes them. */
+function nativePlan(image: Image, tree: TreePlan): Record<string, Data> {
+  const m: Manifest = image.manifest;
+  return {
+    directory: image.path,
+    clocks: m.clocks,
+    processes: m.processes as unknown as Data,
+    handles: m.handles as unknown as Data,
+    objects: m.objects as unknown as Data,
+    files: m.files as unknown as Data,
+    memory: m.memory as unknown as Data,
+    vdso: m.vdso,
+    xstate: m.xstate as unknown as Data,
+    pagesInPart: m.pagesInPart,
+    carried: m.carried as unknown as Data,
+    grow: tree.steps as unknown as Data,
+    seedPid: tree.seedPid,
+    firstPid: m.pod.first.pid,
+    firstEnded: m.pod.first.ended,
+    firstStatus: m.pod.first.waitStatus,
+    threads: 2,
+  };
+}

@@ -1,0 +1,307 @@
+/**
+ * The pods of this user, as every supervisor sees them: one directory a pod with `pod.json` (written by the
+ * supervisor that made it), `log` and `exit` (written by its init), and a control socket while it lives.
+ */
+import {
+  closeSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
+import { join } from "node:path";
+import { ControlConnection } from "../control/connection.js";
+import type { StdioKind } from "../control/protocol.js";
+import { VirtError } from "../errors.js";
+import { native } from "../native.js";
+import { podsDirectory, socketDirectory } from "./paths.js";
+
+/** A rule that what is at `from` on the host appears at `to` in the pod. Both absolute. */
+export interface PathRemap {
+  from: string;
+  to: string;
+}
+
+/** What is known of a pod without asking it. */
+export interface PodRecord {
+  schemaVersion: 1;
+  id: string;
+  name: string;
+  command: string[];
+  cwd: string;
+  /** RFC 3339. */
+  createdAt: string;
+  stdio: StdioKind;
+  socket: string;
+  hostname?: string;
+  labels: Record<string, string>;
+  remaps: PathRemap[];
+  /** Removed from the store when it ends. */
+  removeAtEnd: boolean;
+  /** The image it was reattached from. */
+  image?: string;
+  /** The image it was detached to. */
+  detachedTo?: string;
+}
+
+/**
+ * "running": its init answers; "detached": it went into an image; "exited": it ended in any other way.
+ *
+ * @example
+ * const running = (await list({ all: true })).filter((p) => p.state === "running");
+ */
+export type PodState = "running" | "exited" | "detached";
+
+/**
+ * How a program or pod ended, as wait(2) tells it. Exactly one holds: `code`, `signal`, `detached`, `lost`.
+ *
+ * @example
+ * const { code, signal } = await pod.wait();
+ * if (code !== 0) console.error("ended with", code ?? signal);
+ */
+export interface Exit {
+  /** The program's exit code, 0 to 255; null if it did not end by itself. */
+  code: number | null;
+  /** The signal that ended it, or null. */
+  signal: NodeJS.Signals | null;
+  /** Not the program's end: the pod went into an image. */
+  detached: boolean;
+  /**
+   * Nobody wrote down how it ended: init was killed, or the host went down. Also what a Pod says after disconnect(), and
+   * an ExecSession when the pod ended under it.
+   */
+  lost: boolean;
+}
+
+export function podDirectory(id: string): string {
+  return join(podsDirectory(), id);
+}
+
+/** A new pod's id, directory and socket path. The record is written by saveRecord(). */
+export function newPod(): { id: string; directory: string; socket: string } {
+  const id = native.randomHex(6);
+  const directory = podDirectory(id);
+  mkdirSync(directory, { mode: 0o700 });
+  return { id, directory, socket: join(socketDirectory(), `${id}.sock`) };
+}
+
+export function saveRecord(record: PodRecord): void {
+  const path = join(podDirectory(record.id), "pod.json");
+  writeFileSync(`${path}.new`, JSON.stringify(record), { mode: 0o600 });
+  renameSync(`${path}.new`, path);
+}
+
+export function loadRecord(id: string): PodRecord | undefined {
+  try {
+    const record = JSON.parse(readFileSync(join(podDirectory(id), "pod.json"), "utf8")) as PodRecord;
+    return record.schemaVersion === 1 && record.id === id ? record : undefined;
+  } catch {
+    return undefined; // being made, being removed, or no pod at all
+  }
+}
+
+export function loadRecords(): PodRecord[] {
+  const records: PodRecord[] = [];
+  for (const id of readdirSync(podsDirectory())) {
+    const record = /^[0-9a-f]{12}$/.test(id) ? loadRecord(id) : undefined;
+    if (record) records.push(record);
+  }
+  return records.sort((a, b) => a.createdAt.localeCompare(b.createdAt));
+}
+
+/** Forgets a pod that has ended. */
+export function removePod(record: PodRecord): void {
+  rmSync(record.socket, { force: true });
+  rmSync(podDirectory(record.id), { recursive: true, force: true });
+}
+
+/**
+ * Takes away what was made for a pod that did not come to be. Throws nothing: there is an error already that says why.
+ * @internal
+ */
+export function discardPod(id: string, socket: string): void {
+  rmSync(socket, { force: true });
+  // Its init may be writing its last word there; rmSync's own retries would not look for new files.
+  for (let tries = 0; tries < 10; tries++) {
+    try {
+      rmSync(podDirectory(id), { recursive: true, force: true });
+      return;
+    } catch {
+      // once more
+    }
+  }
+}
+
+/**
+ * Removes a pod that was to be forgotten at its end, if nobody held it then. True if it is gone. init's word is asked for,
+ * not its socket: a pod that is being made does not answer yet. @internal
+ */
+export function forgetIfEnded(record: PodRecord): boolean {
+  if (!record.removeAtEnd || readExit(record.id)?.detached !== false || isRunning(record)) return false;
+  removePod(record);
+  return true;
+}
+
+/**
+ * Removes sockets that nobody listens on: a supervisor that was killed while it launched leaves one. Young ones are left
+ * alone, they may be about to be listened on. @internal
+ */
+export function sweepSockets(): void {
+  const youngMs = 3000;
+  for (const name of readdirSync(socketDirectory())) {
+    const path = join(socketDirectory(), name);
+    try {
+      if (!/^[0-9a-f]{12}\.sock$/.test(name) || Date.now() - statSync(path).ctimeMs < youngMs) continue;
+      ControlConnection.connect(path).close();
+    } catch (e) {
+      if ((e as { code?: string }).code === "ERR_POD_GONE") rmSync(path, { force: true });
+    }
+  }
+}
+
+/** A connection to a living pod, or nothing if it has ended. */
+export function tryConnect(record: PodRecord): ControlConnection | undefined {
+  try {
+    return ControlConnection.connect(record.socket);
+  } catch (e) {
+    if ((e as { code?: string }).code === "ERR_POD_GONE") return undefined;
+    throw e;
+  }
+}
+
+export function isRunning(record: PodRecord): boolean {
+  const connection = tryConnect(record);
+  connection?.close();
+  return connection !== undefined;
+}
+
+export function stateOf(record: PodRecord): PodState {
+  if (isRunning(record)) return "running";
+  return readExit(record.id)?.detached ? "detached" : "exited";
+}
+
+const signalNames = new Map<number, NodeJS.Signals>();
+
+/** Turns what wait(2) gives into code or signal. */
+export function exitFromWaitStatus(status: number): Exit {
+  const signal = status & 0x7f;
+  return {
+    code: signal === 0 ? (status >> 8) & 0xff : null,
+    signal: signal === 0 ? null : signalName(signal),
+    detached: false,
+    lost: false,
+  };
+}
+
+export function signalName(number: number): NodeJS.Signals {
+  if (signalNames.size === 0) {
+    // Lazily: node:os is not needed for a program that ends by itself.
+    const { constants } = process.getBuiltinModule("node:os");
+    for (const [name, value] of Object.entries(constants.signals)) {
+      if (!signalNames.has(value)) signalNames.set(value, name as NodeJS.Signals);
+    }
+  }
+  return signalNames.get(number) ?? (`SIG${number}` as NodeJS.Signals);
+}
+
+export function signalNumber(name: string | number): number {
+  const { constants } = process.getBuiltinModule("node:os");
+  const signals = constants.signals as Record<string, number>;
+  const n = /^\d+$/.test(String(name)) ? Number(name) : (signals[String(name)] ?? signals[`SIG${String(name)}`]);
+  if (n === undefined || n > 64) throw new VirtError("ERR_USAGE", `there is no signal '${name}'`);
+  return n;
+}
+
+/** What init wrote down, or nothing while the pod lives. */
+export function readExit(id: string): Exit | undefined {
+  let text: string;
+  try {
+    text = readFileSync(join(podDirectory(id), "exit"), "utf8");
+  } catch {
+    return undefined;
+  }
+  const [what, number] = text.trim().split(" ");
+  if (what === "status") return exitFromWaitStatus(Number(number));
+  return { code: null, signal: null, detached: what === "detached", lost: what !== "detached" };
+}
+
+/** Runs `f` while nobody else gives names to pods. */
+export async function withNamesLocked<T>(f: () => T | Promise<T>): Promise<T> {
+  const fd = openSync(join(podsDirectory(), ".names"), "a", 0o600);
+  try {
+    while (!native.tryLock(fd)) await new Promise((resolve) => setTimeout(resolve, 5));
+    return await f();
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function makingFile(id: string): string {
+  return join(podDirectory(id), "making");
+}
+
+/**
+ * Shows others that the pod is being made: its name is taken although nobody answers for it yet. Holds until the function
+ * it gives is called, or this process dies. @internal
+ */
+export function announceMaking(id: string): () => void {
+  const fd = openSync(makingFile(id), "w", 0o600);
+  native.tryLock(fd);
+  return () => {
+    rmSync(makingFile(id), { force: true });
+    closeSync(fd);
+  };
+}
+
+function isBeingMade(id: string): boolean {
+  let fd: number;
+  try {
+    fd = openSync(makingFile(id), "r");
+  } catch {
+    return false;
+  }
+  try {
+    return !native.tryLock(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Throws ERR_NAME_TAKEN if a living pod, or one that is being made, has the name. */
+export function checkName(name: string): void {
+  if (!/^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$/.test(name)) {
+    throw new VirtError("ERR_USAGE", `'${name}' is no pod name: letters, digits, '_', '.', '-', at most 64`);
+  }
+  for (const record of loadRecords()) {
+    if (record.name !== name) continue;
+    // In this order: one that is being made now may live a moment later.
+    if (isBeingMade(record.id) || isRunning(record))
+      throw new VirtError("ERR_NAME_TAKEN", `the pod ${record.id} has the name '${name}'`);
+  }
+}
+
+/** The pod with this name, id or unique prefix of either. Of several with one name the living, then the latest. */
+export function findRecord(wanted: string): PodRecord {
+  const records = loadRecords();
+  const exact = records.filter((r) => r.name === wanted || r.id === wanted);
+  const found = exact.length > 0 ? exact : records.filter((r) => r.name.startsWith(wanted) || r.id.startsWith(wanted));
+  if (found.length > 1 && exact.length === 0) {
+    const running = found.filter(isRunning);
+    if (running.length === 1) return running[0] as PodRecord;
+    throw new VirtError("ERR_POD_NOT_FOUND", `'${wanted}' could be ${found.map((r) => r.name).join(", ")}`);
+  }
+  const one = found.findLast(isRunning) ?? found.at(-1);
+  if (!one) throw new VirtError("ERR_POD_NOT_FOUND", `there is no pod '${wanted}'`);
+  return one;
+}
+
+/** The pod that was made last. */
+export function latestRecord(): PodRecord {
+  const record = loadRecords().at(-1);
+  if (!record) throw new VirtError("ERR_POD_NOT_FOUND", "there is no pod");
+  return record;
+}

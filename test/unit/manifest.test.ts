@@ -1,0 +1,183 @@
+/**
+ * The manifest's checks: a right one passes as it is, and whatever is done to it is either taken or refused with one error
+ * that says where. Nothing else is thrown, and nothing takes long.
+ */
+import t from "tap";
+import { isLiving, type Manifest, parseManifest, stringifyManifest } from "../../src/image/manifest.js";
+import { planTree } from "../../src/image/tree.js";
+import { treeProcess } from "../../src/pod/detach.js";
+import { goodManifest, goodText } from "../support/manifest.js";
+import { Random, seeds } from "../support/random.js";
+
+interface Failure {
+  code?: string;
+  name?: string;
+  message: string;
+}
+
+function refusal(text: string): Failure | undefined {
+  try {
+    parseManifest(text);
+    return undefined;
+  } catch (e) {
+    return e as Failure;
+  }
+}
+
+t.test("a right one comes back as it was written, bytes included", async (t) => {
+  const manifest = goodManifest();
+  t.same(parseManifest(stringifyManifest(manifest)), manifest);
+  t.ok(planTree(manifest.processes.map(treeProcess)).steps.length > 0);
+});
+
+/** Changes one thing; each is wrong in its own way. */
+const mistakes: Record<string, [(m: Manifest) => void, RegExp]> = {
+  "a handle out of order": [(m) => m.handles.reverse(), /handle 0/],
+  "a descriptor of no handle": [(m) => first(m).fds.push([9, 99, false]), /no handle 99/],
+  "a descriptor twice": [(m) => first(m).fds.push([3, 1, false]), /fd 3 twice/],
+  "a file that is not there": [(m) => Object.assign(m.handles[1] as object, { file: 9 }), /no file 9/],
+  "an executable that is not there": [(m) => Object.assign(first(m), { exe: 9 }), /no file 9/],
+  "a pipe that is a pair": [(m) => Object.assign(m.handles[2] as object, { object: 1 }), /no pipe 1/],
+  "a mapping that is upside down": [(m) => Object.assign(first(m).mappings[0] as object, { end: 4096 }), /bad mapping/],
+  "mappings over each other": [(m) => Object.assign(first(m).mappings[1] as object, { start: 4096 }), /bad mapping/],
+  "a mapping of no memory": [(m) => Object.assign(first(m).mappings[2] as object, { memory: 7 }), /no memory 7/],
+  "pages beyond the parts": [(m) => first(m).pages.push([16384, 1, 3]), /lies outside/],
+  "very many pages": [(m) => first(m).pages.push([16384, 2 ** 34, 0]), /lies outside/],
+  "pages out of order": [(m) => first(m).pages.reverse(), /out of order/],
+  "pages beyond an object": [(m) => m.memory[0]?.pages.push([4096, 1, 2]), /lies outside/],
+  "a thread twice": [(m) => Object.assign(first(m).threads[1] as object, { tid: 2 }), /pid 2 occurs twice/],
+  "a pid that is init's": [(m) => Object.assign(m.processes[1] as object, { pid: 1 }), /pid 1/],
+  "a leader that is not first": [(m) => first(m).threads.reverse(), /leader/],
+  "a lock without a descriptor": [(m) => Object.assign(first(m).locks?.[0] as object, { fd: 77 }), /fd 77/],
+  "content that is missing": [(m) => m.carried.pop(), /missing/],
+  "a part that is missing": [(m) => m.parts.shift(), /pages\.sum/],
+  "sums of another size": [(m) => Object.assign(m.parts[0] as object, { sizeBytes: 8 }), /wrong size/],
+  "a part outside the image": [(m) => Object.assign(m.parts[2] as object, { name: "../log" }), /parts\.2/],
+  "a carried file outside": [(m) => Object.assign(m.carried[0] as object, { name: "/etc/passwd" }), /carried\.0/],
+  "a relative path": [(m) => Object.assign(m.files[0] as object, { path: "bin/work" }), /files\.0/],
+  "a path with a NUL": [(m) => Object.assign(m.files[0] as object, { path: "/bin\0" }), /files\.0/],
+  "a socket without its pair": [(m) => Object.assign(m.handles[4] as object, { object: undefined }), /pair/],
+  "a port that is none": [
+    (m) => Object.assign(m.handles[5] as object, { local: { address: "", port: 65536 } }),
+    /handles\.5/,
+  ],
+  "a kind of tomorrow": [(m) => Object.assign(m.handles[2] as object, { kind: "hologram" }), /handles\.2/],
+  "a name with a slash": [(m) => Object.assign(m.pod, { name: "../x" }), /pod\.name/],
+};
+
+function first(m: Manifest) {
+  const [p] = m.processes;
+  if (p === undefined || !isLiving(p)) throw new Error("the first process lives");
+  return p;
+}
+
+t.test("each mistake is named", async (t) => {
+  for (const [what, [make, text]] of Object.entries(mistakes)) {
+    const manifest = goodManifest();
+    make(manifest);
+    const error = refusal(stringifyManifest(manifest));
+    t.match(error, { name: "VirtError", code: "ERR_BAD_VALUE", message: text }, what);
+  }
+});
+
+t.test("what is no manifest", async (t) => {
+  for (const text of ["", "{", "null", "[]", "7", '"x"', "{}", '{"format":"tar"}', "[".repeat(200_000)])
+    t.match(refusal(text), { name: "VirtError", code: "ERR_BAD_VALUE" }, text.slice(0, 20));
+  const newer = goodText().replace('"formatVersion":1', '"formatVersion":2');
+  t.match(refusal(newer), { code: "ERR_IMAGE_VERSION", message: /version 2 .*0\.1\.0/ });
+});
+
+type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
+type Holder = Json[] | { [key: string]: Json };
+
+/** Every place in a document: what holds it, and under which key. */
+function places(holder: Holder, out: [Holder, string][] = []): [Holder, string][] {
+  for (const key of Object.keys(holder)) {
+    out.push([holder, key]);
+    const value = (holder as Record<string, Json>)[key];
+    if (typeof value === "object" && value !== null) places(value as Holder, out);
+  }
+  return out;
+}
+
+const strange: Json[] = [
+  ...[-1, 0, 1, 0.5, 2 ** 31, 2 ** 32, 2 ** 47, 2 ** 53, 1e300, -(2 ** 53)],
+  ...["", "0x0", "-1", "\0", "/", "..", "../../etc/passwd", "__proto__", "constructor", "x".repeat(5000)],
+  ...[null, true, false, [], {}, [[[]]], { base64: "AAAA" }, { base64: 7 }, { base64: "AAAA", more: 1 }],
+];
+
+function mutate(random: Random, document: Holder): void {
+  const [holder, key] = random.pick(places(document));
+  const at = holder as Record<string, Json>;
+  switch (random.below(8)) {
+    case 0:
+      delete at[key];
+      break;
+    case 1:
+      if (Array.isArray(holder)) holder.splice(Number(key), 1);
+      break;
+    case 2:
+      if (Array.isArray(holder)) holder.splice(random.below(holder.length + 1), 0, structuredClone(at[key] as Json));
+      break;
+    case 3: {
+      const [from, name] = random.pick(places(document)); // something from elsewhere
+      at[key] = structuredClone((from as Record<string, Json>)[name] as Json);
+      break;
+    }
+    case 4: {
+      const names = ["__proto__", "constructor", "toString", "hasOwnProperty", "unheard_of"];
+      Object.defineProperty(at, random.pick(names), {
+        value: structuredClone(random.pick(strange)),
+        enumerable: true,
+        configurable: true,
+        writable: !Array.isArray(holder),
+      });
+      break;
+    }
+    case 5:
+      if (typeof at[key] === "number") at[key] = -(at[key] as number);
+      break;
+    case 6:
+      if (typeof at[key] === "number") at[key] = (at[key] as number) + random.pick([-1, 1, 4096, -4096, 2 ** 40]);
+      break;
+    default:
+      at[key] = structuredClone(random.pick(strange));
+  }
+}
+
+t.test("changed at random", async (t) => {
+  const original = goodText();
+  let taken = 0;
+  let refused = 0;
+  for (const seed of seeds(6000)) {
+    const random = new Random(seed);
+    const document = JSON.parse(original) as Holder;
+    for (let n = 1 + random.below(3); n > 0; n--) mutate(random, document);
+    const start = performance.now();
+    const error = refusal(JSON.stringify(document));
+    if (error === undefined) taken++;
+    else refused++;
+    const shown = `VIRT_RUN_SEED=${seed}: ${error?.code} ${error?.message}`;
+    if (error && (error.name !== "VirtError" || !["ERR_BAD_VALUE", "ERR_IMAGE_VERSION"].includes(error.code ?? "")))
+      throw new Error(`not one clear error, ${shown}`, { cause: error });
+    if (error && (/\p{Cc}/u.test(error.message) || error.message.length > 300)) throw new Error(`not clear, ${shown}`);
+    if (performance.now() - start > 5000) throw new Error(`it takes long, ${shown}`);
+    if (({} as Record<string, unknown>)["more"] !== undefined) throw new Error(`all objects were changed, ${shown}`);
+  }
+  t.ok(
+    process.env["VIRT_RUN_SEED"] !== undefined || (taken > 0 && refused > taken),
+    `${taken} taken, ${refused} refused`,
+  );
+});
+
+t.test("bytes changed at random", async (t) => {
+  const original = Buffer.from(goodText());
+  for (const seed of seeds(3000)) {
+    const random = new Random(seed);
+    const bytes = Buffer.from(original);
+    for (let n = 1 + random.below(4); n > 0; n--) bytes[random.below(bytes.length)] = random.below(256);
+    const error = refusal(bytes.subarray(0, random.chance(0.2) ? random.below(bytes.length) : undefined).toString());
+    if (error && error.name !== "VirtError") throw new Error(`VIRT_RUN_SEED=${seed}`, { cause: error });
+  }
+  t.pass();
+});
