@@ -47,15 +47,20 @@ async function tap(mode, directory, node, prefix, env) {
   const command = [...prefix, node, program, "--reporter=tap", ...process.argv.slice(2)];
   const child = spawn(command[0], command.slice(1), { cwd: directory, env, stdio: ["ignore", "pipe", "inherit"] });
   const all = [];
-  const counts = { passed: 0, failed: 0 };
+  const counts = { passed: 0, failed: 0, failures: [] };
   let detail = 0;
   for await (const line of createInterface({ input: child.stdout })) {
     all.push(line);
     const end = /^(not )?ok \d+ - (.*?)(?: # time=([\d.]+)ms)?(?: \{)?$/.exec(line);
     if (end)
       console.log(`${end[1] ? "FAILED" : "ok    "} ${end[2]}${end[3] ? ` (${(end[3] / 1000).toFixed(1)} s)` : ""}`);
-    if (/^\s+not ok/.test(line)) detail = 12;
-    if (detail > 0 && detail-- > 0) console.log(line);
+    // What is todo is expected to fail; all else is shown at once, and again at the end, where people look.
+    if (/^\s+not ok/.test(line) && !line.includes("# TODO")) detail = 24;
+    else if (/^\s*(not )?ok /.test(line)) detail = 0;
+    if (detail > 0 && detail-- > 0) {
+      console.log(line);
+      counts.failures.push(line);
+    }
     const total = /^# \{ total: (\d+), pass: (\d+)(?:, fail: (\d+))?/.exec(line);
     if (total) Object.assign(counts, { passed: Number(total[2]), failed: Number(total[3] ?? 0) });
   }
@@ -95,6 +100,8 @@ const runs =
 if (process.geteuid() !== 0) console.log("\nThe tests as root need root: sudo npm test");
 const sum = (key) => runs.reduce((total, run) => total + run[key], 0);
 const version = JSON.parse(readFileSync(join(root, "package.json"), "utf8")).version;
+const failures = runs.flatMap((run) => run.failures);
+if (failures.length > 0) console.log(`\n── what failed ──\n${failures.join("\n")}`);
 console.log(`\nvirt-run ${version}, ${dirname(process.execPath)}/node ${process.version}`);
 console.log(`${sum("passed")} passed, ${sum("failed")} failed`);
 process.exit(sum("failed") === 0 ? 0 : 1);
