@@ -41,6 +41,13 @@ std::vector<std::pair<uint64_t, uint64_t>> guards_of(const Value& m) {
   return guards;
 }
 
+bool advised(const Value& m, int advice) {
+  const Value* list = m.find("advice");
+  if (list == nullptr) return false;
+  const auto& all = list->as_list();
+  return std::any_of(all.begin(), all.end(), [advice](const Value& a) { return a.as_int(0, 100) == advice; });
+}
+
 }  // namespace
 
 MemoryRebuilder::MemoryRebuilder(const Value& plan, Tree& tree, RebuildContext& context,
@@ -95,28 +102,38 @@ void MemoryRebuilder::make_shared() {
   }
 }
 
-UniqueFd MemoryRebuilder::take_uffd(GrownProcess& p) {
-  Batch b(p.agent->site());
-  const size_t made = b.call(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY);
-  p.agent->run(p.borrow(tree_.region()), b);
-  if (b.result(made) < 0) return {};  // not configured, or a kernel before 5.11: written instead
+void MemoryRebuilder::take_uffd(Target& target) {
+  constexpr uint64_t kMoves = uint64_t{1} << 16;  // UFFD_FEATURE_MOVE, Linux 6.8
+  GrownProcess& p = *target.process;
+  const int64_t made =
+      p.agent->call(p.borrow(tree_.region()), SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY);
+  if (made < 0) return;  // not configured, or a kernel before 5.11: written instead
+  target.own_uffd = static_cast<int>(made);
   UniqueFd pidfd(static_cast<int>(syscall(SYS_pidfd_open, p.host_pid, 0)));
-  UniqueFd fd(static_cast<int>(syscall(SYS_pidfd_getfd, pidfd.get(), b.result(made), 0)));
+  UniqueFd fd(static_cast<int>(syscall(SYS_pidfd_getfd, pidfd.get(), target.own_uffd, 0)));
   if (!fd) throw OsError("pidfd_getfd", errno, "taking a userfaultfd").in_process(p.pid);
-  Batch c(p.agent->site());
-  c.call(SYS_close, b.result(made));
-  p.agent->run(p.borrow(tree_.region()), c);
   uffdio_api api{};
   api.api = UFFD_API;
-  if (ioctl(fd.get(), UFFDIO_API, &api) != 0) return {};
-  return fd;
+  if (ioctl(fd.get(), UFFDIO_API, &api) != 0) return close_uffd(target);
+  target.uffd = std::move(fd);
+  target.moves = (api.features & kMoves) != 0;
+}
+
+void MemoryRebuilder::close_uffd(Target& target) {
+  if (target.own_uffd < 0) return;
+  target.process->agent->call(target.process->borrow(tree_.region()), SYS_close, target.own_uffd);
+  target.own_uffd = -1;
 }
 
 void MemoryRebuilder::map(GrownProcess& p) {
   place_vdso(p);
   auto runs = unpack_runs(p.record->find("pages"));
-  const size_t target = targets_.size();
-  targets_.push_back({take_uffd(p), p.host_pid});
+  const size_t number = targets_.size();
+  Target& target = targets_.emplace_back();
+  target.process = &p;
+  take_uffd(target);
+  const bool moves = target.moves && !p.record->get_bool("noHugePages", false);
+  std::vector<PageRun> staged;
   BatchRunner run(tree_, p);
   size_t next_run = 0;
   std::vector<std::pair<uint64_t, uint64_t>> watched;
@@ -161,9 +178,14 @@ void MemoryRebuilder::map(GrownProcess& p) {
     }
     const bool any_huge = std::any_of(own.begin(), own.end(), [](const PageRun& r) { return r.huge; });
     const auto protection = static_cast<int>(m.at("protection").as_int(0, 7));
-    const bool copy = kind == "anonymous" && !any_huge && targets_[target].uffd;
-    // Huge pages come by faulting writes, which the mapping must allow for the moment.
-    const int now = any_huge ? protection | PROT_READ | PROT_WRITE : protection;
+    const bool anonymous = kind == "anonymous";
+    PartedRuns parted;
+    if (anonymous && moves && !advised(m, MADV_NOHUGEPAGE)) parted = part_runs(own, start, end);
+    const bool open = anonymous && (moves ? !parted.huge.empty() : any_huge);
+    const bool copy = anonymous && target.uffd && (moves || !any_huge);
+    // Huge pages are moved between equally protected mappings, or else come by faulting writes.
+    const int now = open ? PROT_READ | PROT_WRITE : protection;
+    if (open) opened_[p.pid].push_back(&m);
     if (sysv) {
       run.flush();
       attach_sysv(p, m);
@@ -181,14 +203,15 @@ void MemoryRebuilder::map(GrownProcess& p) {
       }
     }
     if (own.empty()) continue;
+    for (const PageRun& r : own) total_bytes_ += r.count * kPageBytes;
     if (copy) watched.emplace_back(start, end);
-    for (const PageRun& r : own) {
-      const auto how = copy                              ? Fill::How::copy
-                       : any_huge && kind == "anonymous" ? Fill::How::write_vm
-                                                         : Fill::How::write;
-      fills_.push_back({target, r, how, -1});
-      total_bytes_ += r.count * kPageBytes;
+    if (!parted.huge.empty()) {
+      target.stage.add(parted.huge);
+      staged.insert(staged.end(), parted.huge.begin(), parted.huge.end());
+      own = std::move(parted.small);
     }
+    const auto how = copy ? Fill::How::copy : open ? Fill::How::write_vm : Fill::How::write;
+    for (const PageRun& r : own) fills_.push_back({number, r, how, -1});
   }
   if (next_run != runs.size()) throw BadValue("a page run outside every mapping");
   run.flush();
@@ -196,25 +219,29 @@ void MemoryRebuilder::map(GrownProcess& p) {
     uffdio_register r{};
     r.range = {start, end - start};
     r.mode = UFFDIO_REGISTER_MODE_MISSING;
-    check(ioctl(targets_[target].uffd.get(), UFFDIO_REGISTER, &r), "ioctl", "preparing memory for its pages");
+    check(ioctl(target.uffd.get(), UFFDIO_REGISTER, &r), "ioctl", "preparing memory for its pages");
+  }
+  target.staged = !staged.empty() && target.stage.make(tree_, p);
+  if (target.staged) {
+    for (const PageRun& r : target.stage.placed()) fills_.push_back({number, r, Fill::How::write_vm, -1});
+  } else {
+    for (const PageRun& r : staged) fills_.push_back({number, r, Fill::How::copy, -1});
+    close_uffd(target);
   }
 }
 
 void MemoryRebuilder::finish(GrownProcess& p) {
   BatchRunner run(tree_, p);
-  const auto runs = unpack_runs(p.record->find("pages"));
+  for (const Value* m : opened_[p.pid]) {
+    Batch& b = run.batch();
+    run.expect(
+        b.call(SYS_mprotect, start_of(*m), end_of(*m) - start_of(*m), m->at("protection").as_int(0, 7)),
+        "mprotect", "protecting a mapping", hex_range(start_of(*m), end_of(*m)));
+  }
   for (const Value& m : p.record->at("mappings").as_list()) {
     const std::string& kind = m.at("kind").as_string();
     if (kind == "vdso" || kind == "vvar") continue;
     const uint64_t start = start_of(m), end = end_of(m);
-    const bool any_huge = std::any_of(runs.begin(), runs.end(), [&](const PageRun& r) {
-      return r.huge && r.start < end && r.start + r.count * kPageBytes > start;
-    });
-    if (any_huge) {
-      Batch& b = run.batch();
-      run.expect(b.call(SYS_mprotect, start, end - start, m.at("protection").as_int(0, 7)), "mprotect",
-                 "protecting a mapping", hex_range(start, end));
-    }
     if (m.get_bool("locked", false)) {
       Batch& b = run.batch();
       const int how = m.get_bool("lockedOnFault", false) ? MLOCK_ONFAULT : 0;

@@ -3,10 +3,12 @@
 #pragma once
 
 #include <atomic>
+#include <map>
 #include <string>
 #include <vector>
 
 #include "checkpoint/grow_tree.h"
+#include "checkpoint/rebuild_huge.h"
 #include "memory/page_store.h"
 #include "resources/rebuild_context.h"
 
@@ -33,8 +35,12 @@ class MemoryRebuilder {
 
  private:
   struct Target {
-    UniqueFd uffd;  // of the process; invalid where the kernel has none for us
-    pid_t host_pid = 0;
+    GrownProcess* process = nullptr;
+    UniqueFd uffd;       // of the process; invalid where the kernel has none for us
+    int own_uffd = -1;   // the same in the process, which alone may move pages with it
+    bool moves = false;  // the kernel can
+    HugeStage stage;
+    bool staged = false;
   };
   struct Fill {
     size_t target;
@@ -47,7 +53,8 @@ class MemoryRebuilder {
   void make_memory(const Value& object);
   void make_sysv(const Value& object);
   void attach_sysv(GrownProcess& process, const Value& mapping);
-  UniqueFd take_uffd(GrownProcess& process);
+  void take_uffd(Target& target);
+  void close_uffd(Target& target);
   void fill_one(const Fill& fill, char* buffer);
 
   const Value& plan_;
@@ -57,6 +64,8 @@ class MemoryRebuilder {
   std::vector<Target> targets_;
   std::vector<Fill> fills_;
   std::vector<UniqueFd> object_fds_;
+  std::map<pid_t, std::vector<const Value*>>
+      opened_;  // mappings that may be written only until their pages are there
   uint64_t total_bytes_ = 0;
 };
 

@@ -47,13 +47,14 @@ void MemoryRebuilder::fill_one(const Fill& f, char* buffer) {
         iovec local{buffer, size};
         iovec remote{reinterpret_cast<void*>(at),
                      size};  // NOLINT(performance-no-int-to-ptr): never followed here
-        if (process_vm_writev(target.host_pid, &local, 1, &remote, 1, 0) != static_cast<ssize_t>(size)) {
+        if (process_vm_writev(target.process->host_pid, &local, 1, &remote, 1, 0) !=
+            static_cast<ssize_t>(size)) {
           throw OsError("process_vm_writev", errno, "putting pages in place");
         }
         break;
       }
       case Fill::How::write:
-        RemoteMemory(target.host_pid).write(at, buffer, size);
+        RemoteMemory(target.process->host_pid).write(at, buffer, size);
         break;
       case Fill::How::file:
         write_exactly(f.fd, buffer, size, at, "filling shared memory");
@@ -98,8 +99,12 @@ void MemoryRebuilder::fill(unsigned threads, const std::atomic<bool>& stop,
       done_bytes += pieces[i].run.count * kPageBytes;
     };
   });
-  // Closing a userfaultfd lets go of the ranges it watched.
-  for (Target& t : targets_) t.uffd.reset();
+  for (Target& t : targets_) {
+    if (t.staged) t.stage.move(tree_, *t.process, t.own_uffd);
+    // Closing the last descriptor of a userfaultfd lets go of the ranges it watched.
+    if (t.staged) close_uffd(t);
+    t.uffd.reset();
+  }
 }
 
 }  // namespace virt
