@@ -17,6 +17,7 @@
 #include "base/error.h"
 #include "base/fault.h"
 #include "checkpoint/foothold.h"
+#include "checkpoint/process_inside.h"
 #include "checkpoint/process_state.h"
 #include "checkpoint/read_pages.h"
 #include "resources/file_locks.h"
