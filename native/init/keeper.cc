@@ -1,17 +1,13 @@
 #include "init/keeper.h"
 
 #include <fcntl.h>
-#include <linux/futex.h>
 #include <poll.h>
-#include <sys/mman.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include <cerrno>
-#include <climits>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -21,7 +17,7 @@
 
 namespace virt::init {
 
-using protocol::Reader;
+using protocol::pack;
 using protocol::Stdio;
 using protocol::Type;
 using protocol::Writer;
@@ -30,20 +26,12 @@ namespace {
 
 constexpr size_t kSlowViewerBytes = 256 << 10;
 constexpr time_t kStuckViewerSeconds = 5;
-constexpr const char* kEnteringDirectory = "entering the working directory";
 constexpr size_t kMostConnections = 256;
 constexpr size_t kMostWaitingInput = 1 << 20;
 
 // What a poll event is about: kind in the high half, index in the low one.
 enum class Source : uint32_t { kSignals, kListener, kConnection, kStream1, kStream2, kInput };
 uint64_t tag(Source source, size_t index) { return (static_cast<uint64_t>(source) << 32) | index; }
-
-template <typename... T>
-std::string pack(T... numbers) {
-  Writer w;
-  (w.number(numbers), ...);
-  return w.bytes();
-}
 
 }  // namespace
 
@@ -155,12 +143,6 @@ void Keeper::tell(Type type, std::string_view payload) {
   }
 }
 
-int Keeper::viewers_of(int console) const {
-  int n = 0;
-  for (const auto& c : connections_) n += c->open() && c->console == console ? 1 : 0;
-  return n;
-}
-
 void Keeper::loop() {
   while (poll_once()) {
   }
@@ -253,13 +235,6 @@ void Keeper::accept_supervisor() {
   connections_.push_back(std::make_unique<Connection>(std::move(fd)));
 }
 
-void Keeper::serve(Connection& c) {
-  const bool alive = c.receive();
-  Frame f;
-  while (c.open() && c.next(&f)) handle(c, f);
-  if (!alive) drop(c);
-}
-
 void Keeper::drop(Connection& c) {
   const bool seeding = c.seeding;
   c.close();
@@ -274,236 +249,6 @@ void Keeper::end_everything() {
   kill(-1, SIGKILL);
   while (waitpid(-1, nullptr, __WALL) > 0 || errno == EINTR) {
   }
-}
-
-void Keeper::handle(Connection& c, const Frame& f) {
-  switch (f.type) {
-    case Type::kHello:
-      c.reply(f, 0, encode(status()));
-      return;
-    case Type::kSignal:
-      handle_signal(c, f);
-      return;
-    case Type::kExec:
-      handle_exec(c, f);
-      return;
-    case Type::kSubscribe:
-      c.subscribed = true;
-      c.reply(f, 0);
-      return;
-    case Type::kAttach:
-      handle_attach(c, f);
-      return;
-    case Type::kInput:
-      if (c.console >= 0 && !c.read_only) {
-        Console& console = *consoles_[static_cast<size_t>(c.console)];
-        if (f.payload.empty()) {
-          console.end_input();
-        } else {
-          console.input(f.payload);
-        }
-      }
-      return;
-    case Type::kResize: {
-      Reader r(f.payload);
-      const auto rows = r.number<uint16_t>(), columns = r.number<uint16_t>();
-      if (r.done() && c.console >= 0 && !c.read_only)
-        consoles_[static_cast<size_t>(c.console)]->resize(rows, columns);
-      return;
-    }
-    case Type::kLock:
-      handle_lock(c, f);
-      return;
-    case Type::kUnlock:
-      c.lock.clear();
-      c.reply(f, 0);
-      return;
-    case Type::kOpen:
-      handle_open(c, f);
-      return;
-    case Type::kRelease: {
-      Reader r(f.payload);
-      detached_ = r.number<uint32_t>() != 0;
-      kill(-1, SIGKILL);  // one call: nothing in the pod runs after it
-      c.reply(f, 0);
-      reap();
-      return;
-    }
-    case Type::kSeed:
-      handle_seed(c, f);
-      return;
-    case Type::kCommit:
-      handle_commit(c, f);
-      return;
-    default:
-      c.reply(f, EOPNOTSUPP);
-  }
-}
-
-protocol::Status Keeper::status() const {
-  protocol::Status s;
-  s.first_pid = static_cast<uint32_t>(first_pid_);
-  s.exited = first_ended_ ? 1 : 0;
-  s.wait_status = first_status_;
-  s.stdio = plan_.stdio;
-  s.viewers = static_cast<uint32_t>(viewers_of(0));
-  if (!consoles_.empty()) {
-    s.terminal_fd = consoles_[0]->master();
-    s.terminal_index = consoles_[0]->index();
-  }
-  s.rebuilding = rebuilding_ ? 1 : 0;
-  s.streams = streams_;
-  return s;
-}
-
-void Keeper::handle_signal(Connection& c, const Frame& f) {
-  Reader r(f.payload);
-  auto pid = static_cast<pid_t>(r.number<uint32_t>());
-  const bool group = r.number<uint32_t>() != 0;
-  const auto signal = static_cast<int>(r.number<uint32_t>());
-  if (!r.done() || pid < 0 || pid == 1 || signal > SIGRTMAX) {
-    c.reply(f, EINVAL);
-    return;
-  }
-  if (pid == 0) {
-    if (first_pid_ <= 0 || first_ended_) {
-      c.reply(f, ESRCH);
-      return;
-    }
-    pid = first_pid_;
-  }
-  c.reply(f, kill(group ? -pid : pid, signal) == 0 ? 0 : errno);
-}
-
-void Keeper::handle_exec(Connection& c, const Frame& f) {
-  auto fds = c.take_fds();
-  protocol::ExecPlan plan;
-  if (rebuilding_ || !decode(f.payload, &plan) || (plan.stdio == Stdio::kInherit) != (fds.size() == 3) ||
-      (plan.stdio != Stdio::kInherit && c.console >= 0)) {
-    c.reply(f, EINVAL);
-    return;
-  }
-  Program p;
-  p.cwd = plan.cwd;
-  p.argv = plan.argv;
-  p.env = plan.env;
-  p.terminal = plan.stdio == Stdio::kTerminal;
-  p.open_files = plan_.open_files;
-  std::unique_ptr<Console> console;
-  if (plan.stdio == Stdio::kInherit) {
-    for (size_t i = 0; i < 3; ++i) p.stdio[i] = fds[i].get();
-  } else {
-    console = std::make_unique<Console>();
-    if (const Step s = console->make(plan.stdio, plan.rows, plan.columns, -1, true); s.failed()) {
-      c.reply(f, s.error);
-      return;
-    }
-    for (int i = 0; i < 3; ++i) p.stdio[i] = console->program_fd(i);
-  }
-  int error = 0;
-  const pid_t pid = spawn(p, &error);
-  if (pid < 0) {
-    c.reply(f, std::abs(error), error < 0 ? kEnteringDirectory : "");
-    return;
-  }
-  note_streams(p.stdio);
-  if (console) {
-    console->owner = pid;
-    console->started();
-    if (consoles_.empty()) consoles_.push_back(std::make_unique<Console>());  // 0 stays the first program's
-    consoles_.push_back(std::move(console));
-    c.console = static_cast<int>(consoles_.size()) - 1;
-    c.patient = plan.stdio == Stdio::kStreams;
-  }
-  c.subscribed = true;
-  c.reply(f, 0, pack(static_cast<uint32_t>(pid)));
-}
-
-void Keeper::handle_attach(Connection& c, const Frame& f) {
-  Reader r(f.payload);
-  const auto flags = r.number<uint32_t>();
-  if (!r.done() || consoles_.empty() || consoles_[0]->kind() == Stdio::kInherit) {
-    c.reply(f, consoles_.empty() ? ENOTTY : EINVAL);
-    return;
-  }
-  c.console = 0;
-  c.read_only = (flags & 1) != 0;
-  c.patient = (flags & 2) != 0;
-  c.subscribed = true;
-  c.reply(f, 0, pack(static_cast<uint32_t>(consoles_[0]->kind())));
-  if ((flags & 4) != 0) consoles_[0]->redraw();
-}
-
-void Keeper::handle_lock(Connection& c, const Frame& f) {
-  for (const auto& other : connections_) {
-    if (other.get() != &c && other->open() && !other->lock.empty()) {
-      c.reply(f, EBUSY, other->lock);
-      return;
-    }
-  }
-  c.lock = f.payload.empty() ? "a command" : f.payload;
-  c.reply(f, 0);
-}
-
-void Keeper::handle_open(Connection& c, const Frame& f) {
-  Reader r(f.payload);
-  const auto flags = static_cast<int>(r.number<uint32_t>());
-  const std::string path = r.text();
-  const int fd = r.done() ? open(path.c_str(), flags | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0600) : -1;
-  c.reply(f, fd >= 0 ? 0 : errno, {}, fd);
-}
-
-void Keeper::handle_seed(Connection& c, const Frame& f) {
-  Reader r(f.payload);
-  SeedPlan plan;
-  plan.region = r.number<uint64_t>();
-  plan.size = r.number<uint64_t>();
-  plan.pid = static_cast<pid_t>(r.number<uint32_t>());
-  if (!r.done() || !rebuilding_ || commit_ != nullptr) {
-    c.reply(f, EINVAL);
-    return;
-  }
-  void* page = mmap(nullptr, static_cast<size_t>(sysconf(_SC_PAGESIZE)), PROT_READ | PROT_WRITE,
-                    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-  if (page == MAP_FAILED) {
-    c.reply(f, errno);
-    return;
-  }
-  commit_ = static_cast<int32_t*>(page);
-  plan.commit = page;
-  for (int i = 0; i < 3; ++i) plan.stdio[i] = consoles_.empty() ? i : consoles_[0]->program_fd(i);
-  note_streams(plan.stdio);
-  const pid_t pid = grow_seed(plan);
-  c.reply(f, pid > 0 ? 0 : -pid, pack(static_cast<uint32_t>(pid > 0 ? pid : 0)));
-}
-
-void Keeper::handle_commit(Connection& c, const Frame& f) {
-  Reader r(f.payload);
-  const auto first = static_cast<pid_t>(r.number<uint32_t>());
-  const auto ended = r.number<uint32_t>() != 0;
-  const auto wait_status = r.number<int32_t>();
-  if (!r.done() || !rebuilding_ || !c.seeding || commit_ == nullptr) {
-    c.reply(f, EINVAL);
-    return;
-  }
-  // The one step that makes it a pod: every thread, stopped or parked, is free to go home from here on, and
-  // nothing depends on the engine any more.
-  __atomic_store_n(commit_, 1, __ATOMIC_SEQ_CST);
-  syscall(SYS_futex, commit_, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
-  rebuilding_ = false;
-  first_pid_ = first;
-  first_ended_ = ended;
-  first_status_ = wait_status;
-  if (!consoles_.empty()) {
-    consoles_[0]->owner = first;
-    consoles_[0]->started();
-  }
-  forget_launcher_streams();
-  munmap(const_cast<int32_t*>(commit_), static_cast<size_t>(sysconf(_SC_PAGESIZE)));
-  commit_ = nullptr;
-  c.reply(f, 0);
-  tell(Type::kStarted, pack(static_cast<uint32_t>(first)));
-  reap();
 }
 
 void Keeper::reap() {

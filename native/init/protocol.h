@@ -122,6 +122,14 @@ class Writer {
   std::string bytes_;
 };
 
+// A payload that is nothing but these numbers.
+template <typename... T>
+std::string pack(T... numbers) {
+  Writer w;
+  (w.number(numbers), ...);
+  return w.bytes();
+}
+
 // Reads fields in order; after the first thing that does not fit everything reads as zero and ok() says
 // false.
 class Reader {

@@ -22,4 +22,7 @@ struct Program {
 // then there is no child.
 pid_t spawn(const Program& program, int* error);
 
+// The step that has failed where that errno is negative.
+inline constexpr const char* kEnteringDirectory = "entering the working directory";
+
 }  // namespace virt::init

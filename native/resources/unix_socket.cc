@@ -1,32 +1,29 @@
 // Unix sockets (unix(7)): pairs and connections inside the pod with what waits in them, bound and listening
 // ones. A stream whose other end lies outside the pod is refused (unless the launcher gave it,
 // launcher_stream.cc).
+#include "resources/unix_socket.h"
+
 #include <fcntl.h>
-#include <poll.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
-#include <sys/un.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <cstddef>
-#include <cstring>
+#include <string>
 
 #include "base/error.h"
-#include "base/scope_exit.h"
 #include "resources/capture_context.h"
 #include "resources/kinds.h"
 #include "resources/rebuild_context.h"
 #include "resources/socket_options.h"
-#include "sys/file.h"
+#include "resources/unix_name.h"
+#include "resources/unix_queue.h"
 
 namespace virt {
 namespace {
 
 constexpr int kEstablished = 1, kListening = 10;  // the kernel lends TCP's states to unix sockets
 constexpr int kReceiveShutdown = 1, kSendShutdown = 2;
-constexpr size_t kMostMessageBytes = 4 << 20;
 
 int int_option(int fd, int name) {
   int value = -1;
@@ -50,112 +47,6 @@ int type_number(const std::string& name) {
   throw BadValue("a unix socket of type '" + name + "'");
 }
 
-// A name as bind(2) takes it: a path, or for abstract ones a NUL byte and bytes. Empty: unnamed.
-std::string name_from(const sockaddr_un& address, socklen_t size) {
-  constexpr size_t kHead = offsetof(sockaddr_un, sun_path);
-  if (size <= kHead) return {};
-  std::string name(address.sun_path, std::min<size_t>(size - kHead, sizeof address.sun_path));
-  if (name[0] != '\0') name.resize(std::min(name.size(), std::strlen(name.c_str())));
-  return name;
-}
-
-std::string own_name(int fd) {
-  sockaddr_un a{};
-  socklen_t size = sizeof a;
-  check(getsockname(fd, reinterpret_cast<sockaddr*>(&a), &size), "getsockname", "examining a unix socket");
-  return name_from(a, size);
-}
-
-std::string peer_name(int fd) {
-  sockaddr_un a{};
-  socklen_t size = sizeof a;
-  if (getpeername(fd, reinterpret_cast<sockaddr*>(&a), &size) != 0) return {};
-  return name_from(a, size);
-}
-
-std::pair<sockaddr_un, socklen_t> address_of(const std::string& name) {
-  sockaddr_un a{};
-  a.sun_family = AF_UNIX;
-  if (name.size() > sizeof a.sun_path) throw BadValue("a unix socket name that is too long");
-  std::memcpy(a.sun_path, name.data(), name.size());
-  const bool path = !name.empty() && name[0] != '\0';
-  return {a, static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + name.size() +
-                                    (path && name.size() < sizeof a.sun_path ? 1 : 0))};
-}
-
-struct Message {
-  std::string bytes, from;  // from: the sender's name, of datagrams
-};
-
-// Everything that waits in a socket, message by message (one for a stream), without taking it (SO_PEEK_OFF).
-// False if something cannot be read that way: a descriptor in flight.
-bool peek_queue(int fd, int type, std::vector<Message>* messages) {
-  const int before = int_option(fd, SO_PEEK_OFF);
-  const auto set_offset = [fd](int offset) {
-    check(setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &offset, sizeof offset), "setsockopt",
-          "looking into a unix socket");
-  };
-  set_offset(0);
-  const ScopeExit restore([&] { setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &before, sizeof before); });
-  std::string buffer(256 << 10, '\0');
-  // Nothing read is the end of a stream, or of packets after a shutdown; else it is an empty message, which
-  // the kernel shows once to those who look with an offset.
-  pollfd p{fd, POLLRDHUP, 0};
-  const bool ends_with_nothing =
-      type == SOCK_STREAM || (poll(&p, 1, 0) > 0 && (p.revents & (POLLRDHUP | POLLHUP)) != 0);
-  for (;;) {
-    iovec iov{buffer.data(), buffer.size()};
-    sockaddr_un sender{};
-    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * 256)];
-    msghdr msg{};
-    msg.msg_name = &sender;
-    msg.msg_namelen = sizeof sender;
-    msg.msg_iov = &iov;
-    msg.msg_iovlen = 1;
-    msg.msg_control = control;
-    msg.msg_controllen = sizeof control;
-    const ssize_t n = recvmsg(fd, &msg, MSG_PEEK | MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0 && (errno == EAGAIN || errno == ENOTCONN || errno == EINVAL || errno == ECONNRESET))
-      return true;
-    if (n < 0) throw OsError("recvmsg", errno, "looking into a unix socket");
-    bool rights = false;
-    for (cmsghdr* c = CMSG_FIRSTHDR(&msg); c != nullptr; c = CMSG_NXTHDR(&msg, c)) {
-      if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) continue;
-      rights = true;  // peeking gave us copies: close them
-      for (size_t i = 0; i < (c->cmsg_len - CMSG_LEN(0)) / sizeof(int); ++i) {
-        int copy;
-        std::memcpy(&copy, CMSG_DATA(c) + i * sizeof(int), sizeof copy);
-        close(copy);
-      }
-    }
-    if (rights) return false;
-    if ((msg.msg_flags & MSG_TRUNC) != 0) {
-      if (buffer.size() >= kMostMessageBytes) return false;
-      buffer.resize(buffer.size() * 2);
-      set_offset(0);
-      messages->clear();
-      continue;
-    }
-    if (n == 0 && ends_with_nothing) return true;
-    if (type == SOCK_STREAM && !messages->empty()) {
-      messages->back().bytes.append(buffer, 0, static_cast<size_t>(n));
-    } else {
-      messages->push_back({buffer.substr(0, static_cast<size_t>(n)),
-                           type == SOCK_DGRAM ? name_from(sender, msg.msg_namelen) : std::string()});
-    }
-  }
-}
-
-// The absolute path of the socket file, for a name that may be relative to where the program was at bind(2).
-std::string absolute_path(const std::string& name, const Handle& h, CaptureContext& c) {
-  if (name[0] == '/') return name;
-  const auto cwd = try_read_link(proc_path(h.host_pid, "cwd"));
-  struct stat st {};
-  if (!cwd || !c.stat_in_pod(*cwd + "/" + name, &st) || !S_ISSOCK(st.st_mode)) return {};
-  return *cwd + "/" + name;
-}
-
 const Handle* handle_with_inode(CaptureContext& c, uint64_t inode) {
   for (const Handle& h : *c.handles) {
     if (S_ISSOCK(h.st.st_mode) && h.st.st_ino == inode) return &h;
@@ -166,35 +57,16 @@ const Handle* handle_with_inode(CaptureContext& c, uint64_t inode) {
 const Handle* listener_named(CaptureContext& c, const std::string& name) {
   for (const Handle& h : *c.handles) {
     if (!S_ISSOCK(h.st.st_mode) || int_option(h.dup.get(), SO_DOMAIN) != AF_UNIX) continue;
-    if (int_option(h.dup.get(), SO_ACCEPTCONN) == 1 && own_name(h.dup.get()) == name) return &h;
+    if (int_option(h.dup.get(), SO_ACCEPTCONN) == 1 && own_unix_name(h.dup.get()) == name) return &h;
   }
   return nullptr;
-}
-
-void capture_queue(Handle& h, CaptureContext& c, int type) {
-  std::vector<Message> messages;
-  if (!peek_queue(h.dup.get(), type, &messages)) {
-    c.block(h, "ERR_FD_IN_FLIGHT", "a unix socket with a descriptor (SCM_RIGHTS) waiting in it",
-            "try again when the program has received it");
-    return;
-  }
-  if (messages.empty()) return;
-  Value queue = Value::list(), senders = Value::list();
-  bool named = false;
-  for (const Message& m : messages) {
-    queue.push(Value::bytes(m.bytes.data(), m.bytes.size()));
-    senders.push(Value::bytes(m.from.data(), m.from.size()));
-    named = named || !m.from.empty();
-  }
-  h.record.set("queue", std::move(queue));
-  if (named) h.record.set("senders", std::move(senders));
 }
 
 // A datagram socket that sends to a name by default: its peer need not know it, and may be made after it.
 void capture_sender(Handle& h, CaptureContext& c, const Handle* peer, const std::string& name) {
   std::string to = name;
   if (peer != nullptr && name[0] != '\0') {
-    to = absolute_path(name, *peer, c);
+    to = socket_file_path(name, *peer, c);
     struct stat st {};
     if (to.empty() || !c.stat_in_pod(to, &st) || !S_ISSOCK(st.st_mode)) {
       c.block(h, "ERR_FILE_REPLACED",
@@ -208,7 +80,7 @@ void capture_sender(Handle& h, CaptureContext& c, const Handle* peer, const std:
 void capture_connected(Handle& h, CaptureContext& c, const UnixSocketInfo& info, int type) {
   const Handle* peer = info.peer != 0 ? handle_with_inode(c, info.peer) : nullptr;
   const bool closed = peer == nullptr && (info.peer == 0 || !c.unix_sockets().contains(info.peer));
-  const std::string name = peer_name(h.dup.get());
+  const std::string name = peer_unix_name(h.dup.get());
   if (type == SOCK_DGRAM && !closed && !name.empty()) return capture_sender(h, c, peer, name);
   if (peer == nullptr && !closed) {
     c.block(h, "ERR_CONNECTION",
@@ -220,7 +92,7 @@ void capture_connected(Handle& h, CaptureContext& c, const UnixSocketInfo& info,
   h.record.set("state", "connected");
   if (info.shutdown != 0) h.record.set("shutdown", static_cast<int>(info.shutdown));
   const uint64_t first = peer != nullptr ? std::min<uint64_t>(h.st.st_ino, info.peer) : h.st.st_ino;
-  const std::string own = own_name(h.dup.get()), theirs = name;
+  const std::string own = own_unix_name(h.dup.get()), theirs = name;
   const int id = c.object("unix-pair", Inode{h.st.st_dev, first}, [&] {
     Value o = Value::map();
     o.set("type", type_name(type));
@@ -238,7 +110,7 @@ void capture_connected(Handle& h, CaptureContext& c, const UnixSocketInfo& info,
   if (listener == nullptr) return;
   // A name in the file system has to be there still, to be connected to.
   if (called[0] != '\0') {
-    const std::string path = absolute_path(called, *listener, c);
+    const std::string path = socket_file_path(called, *listener, c);
     struct stat st {};
     if (path.empty() || !c.stat_in_pod(path, &st) || !S_ISSOCK(st.st_mode)) return;
     h.record.set("listenerPath", path);
@@ -267,11 +139,11 @@ void capture(Handle& h, CaptureContext& c) {
   } else {
     h.record.set("state", info.state == kListening ? "listening" : "unconnected");
   }
-  const std::string name = own_name(fd);
+  const std::string name = own_unix_name(fd);
   if (h.record.get_string("state", "") != "connected" || type == SOCK_DGRAM) {
     if (!name.empty()) h.record.set("name", Value::bytes(name.data(), name.size()));
     if (!name.empty() && name[0] != '\0') {
-      const std::string path = absolute_path(name, h, c);
+      const std::string path = socket_file_path(name, h, c);
       struct stat st {};
       if (path.empty()) {
         c.block(h, "ERR_FILE_REPLACED",
@@ -292,26 +164,20 @@ void capture(Handle& h, CaptureContext& c) {
     }
     return;
   }
-  if (h.record.find("state") != nullptr) capture_queue(h, c, type);
+  if (h.record.find("state") != nullptr) capture_unix_queue(h, c, type);
 }
 
 // --- rebuild
 
-int make_socket(RebuildContext& c, int type) {
-  Batch b = c.batch();
-  const size_t made = b.call(SYS_socket, AF_UNIX, type | SOCK_CLOEXEC, 0);
-  return c.run_for_fd(b, made, "socket", "making a unix socket");
-}
-
 // Binds in the pod, where the paths are. A socket file left by the pod's former life is replaced, a living
 // one is somebody else's.
 void bind_in_pod(RebuildContext& c, int fd, const Value& record, const std::string& name) {
-  const auto [address, size] = address_of(name);
+  const auto [address, size] = unix_address(name);
   const Value* path = record.find("path");
   if (path != nullptr) {
     // Somebody listens there now?
-    const auto [there, there_size] = address_of(path->as_string());
-    const int probe = make_socket(c, type_number(record.at("type").as_string()));
+    const auto [there, there_size] = unix_address(path->as_string());
+    const int probe = make_unix_socket(c, type_number(record.at("type").as_string()));
     Batch b = c.batch();
     const size_t connected = b.call(SYS_connect, probe, b.in(&there, sizeof there), there_size);
     b.call(SYS_close, probe);
@@ -375,8 +241,8 @@ RebuildContext::Roles make_pair(RebuildContext& c, int type) {
 // A connection whose one end bears a name: made as the program made it, by connecting to that name.
 RebuildContext::Roles connect_pair(RebuildContext& c, int type, const std::string& name, int listener,
                                    const std::string& named_end) {
-  const auto [address, size] = address_of(name);
-  const int client = make_socket(c, type);
+  const auto [address, size] = unix_address(name);
+  const int client = make_unix_socket(c, type);
   Batch b = c.batch();
   const size_t connected = b.call(SYS_connect, client, b.in(&address, sizeof address), size);
   b.or_stop();
@@ -393,8 +259,8 @@ RebuildContext::Roles connect_pair(RebuildContext& c, int type, const std::strin
 // else's by now the pair works as well, only getsockname(2) says nothing.
 RebuildContext::Roles lend_name(RebuildContext& c, int type, const std::string& name,
                                 const std::string& named_end) {
-  const int listener = make_socket(c, type);
-  const auto [address, size] = address_of(name);
+  const int listener = make_unix_socket(c, type);
+  const auto [address, size] = unix_address(name);
   const bool path = name[0] != '\0';
   Batch b = c.batch();
   const size_t cwd = b.call(SYS_openat, AT_FDCWD, b.in("."), O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -430,19 +296,6 @@ RebuildContext::Roles make_connection(const Value& record, RebuildContext& c) {
   return lend_name(c, type, called, named_end);
 }
 
-void fill_queue(int into, const Value& queue, int type) {
-  for (const Value& message : queue.as_list()) {
-    const std::string& bytes = message.as_bytes();
-    size_t done = 0;
-    do {
-      const ssize_t n = send(into, bytes.data() + done, bytes.size() - done, MSG_DONTWAIT | MSG_NOSIGNAL);
-      if (n < 0 && errno == EINTR) continue;
-      if (n < 0) throw OsError("send", errno, "putting back what waited in a unix socket");
-      done += static_cast<size_t>(n);
-    } while (type == SOCK_STREAM && done < bytes.size());
-  }
-}
-
 int rebuild_connected(const Value& record, RebuildContext& c) {
   const int type = type_number(record.at("type").as_string());
   auto& fds =
@@ -458,7 +311,7 @@ int rebuild_connected(const Value& record, RebuildContext& c) {
   set_options(mine.get(), record.at("options"), OptionsWhen::after);
   set_status_flags(mine.get(), static_cast<int>(record.at("flags").as_int()));
   c.when_all_stand.emplace_back([&record, &c, fd, other, type] {
-    if (const Value* queue = record.find("queue")) fill_queue(c.take(other).get(), *queue, type);
+    if (const Value* queue = record.find("queue")) fill_unix_queue(c.take(other).get(), *queue, type);
   });
   // Closing and shutting down come after every queue is filled.
   c.at_last.emplace_back([&record, &c, fd, other] {
@@ -477,37 +330,11 @@ int rebuild_connected(const Value& record, RebuildContext& c) {
   return c.run_for_fd(b, dup, "fcntl", "placing a unix socket");
 }
 
-// Datagrams for a named socket, each sent by the socket of the pod that bears its sender's name; if that is
-// gone, by one with that name, or, where the name leads to a file, a nameless one.
-void fill_datagrams(const Value& record, RebuildContext& c) {
-  const int type = type_number(record.at("type").as_string());
-  const auto [address, size] = address_of(record.at("name").as_bytes());
-  const Value* senders = record.find("senders");
-  const auto& queue = record.at("queue").as_list();
-  for (size_t i = 0; i < queue.size(); ++i) {
-    const std::string from = senders != nullptr ? senders->as_list().at(i).as_bytes() : std::string();
-    const std::string& bytes = queue[i].as_bytes();
-    const auto known = c.unix_names.find(from);
-    const bool own = from.empty() || known == c.unix_names.end();
-    const int sender = own ? make_socket(c, type) : known->second;
-    Batch b = c.batch();
-    if (own && !from.empty() && from[0] == '\0') {
-      const auto [name, name_size] = address_of(from);
-      b.call(SYS_bind, sender, b.in(&name, sizeof name), name_size);
-    }
-    const size_t sent = b.call(SYS_sendto, sender, b.in(bytes.data(), bytes.size()), bytes.size(),
-                               MSG_DONTWAIT, b.in(&address, sizeof address), size);
-    if (own) b.call(SYS_close, sender);
-    c.run(b);
-    b.must(sent, "sendto", "putting back a datagram");
-  }
-}
-
 int rebuild(const Value& record, RebuildContext& c) {
   const std::string& state = record.at("state").as_string();
   if (state == "connected") return rebuild_connected(record, c);
   const int type = type_number(record.at("type").as_string());
-  const int fd = make_socket(c, type);
+  const int fd = make_unix_socket(c, type);
   const UniqueFd mine = c.take(fd);
   set_options(mine.get(), record.at("options"), OptionsWhen::before_bind);
   if (const Value* name = record.find("name")) {
@@ -520,11 +347,11 @@ int rebuild(const Value& record, RebuildContext& c) {
   }
   // Once every socket has its name: a datagram comes from somebody.
   if (record.find("queue") != nullptr)
-    c.when_all_stand.emplace_back([&record, &c] { fill_datagrams(record, c); });
+    c.when_all_stand.emplace_back([&record, &c, type] { fill_datagrams(record, c, type); });
   // Connected, it would take nothing from others any more (unix(7)).
   if (record.find("sendsTo") != nullptr) {
     c.at_last.emplace_back([&record, &c, fd] {
-      const auto [address, size] = address_of(record.at("sendsTo").as_bytes());
+      const auto [address, size] = unix_address(record.at("sendsTo").as_bytes());
       Batch b = c.batch();
       const size_t connected = b.call(SYS_connect, fd, b.in(&address, sizeof address), size);
       c.run(b);
@@ -537,6 +364,12 @@ int rebuild(const Value& record, RebuildContext& c) {
 }
 
 }  // namespace
+
+int make_unix_socket(RebuildContext& c, int type) {
+  Batch b = c.batch();
+  const size_t made = b.call(SYS_socket, AF_UNIX, type | SOCK_CLOEXEC, 0);
+  return c.run_for_fd(b, made, "socket", "making a unix socket");
+}
 
 const Kind kUnixSocket{"unix-socket", recognise, capture, rebuild};
 

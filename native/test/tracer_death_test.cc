@@ -13,7 +13,7 @@
 #include "arch/vdso.h"
 #include "checkpoint/foothold.h"
 #include "checkpoint/freeze.h"
-#include "checkpoint/process_state.h"
+#include "checkpoint/process_inside.h"
 #include "memory/vma.h"
 #include "sys/file.h"
 #include "sys/proc.h"

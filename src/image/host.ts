@@ -3,7 +3,8 @@
  */
 import { readFileSync } from "node:fs";
 import { hostname, machine, release } from "node:os";
-import { type Manifest, pageBytes } from "./manifest.js";
+import { pageBytes } from "./format.js";
+import type { Manifest } from "./manifest.js";
 
 /** This host, as an image describes it. */
 export function describeHost(): Manifest["host"] {

@@ -6,9 +6,10 @@
 import { copyFileSync, existsSync } from "node:fs";
 import { join } from "node:path";
 import { type Blocker, toVirtError, VirtError } from "../errors.js";
+import { formatName, formatVersion } from "../image/format.js";
 import { describeHost } from "../image/host.js";
 import { Image, imagePath } from "../image/image.js";
-import { formatName, formatVersion, isLiving, type Manifest, type ProcessRecord } from "../image/manifest.js";
+import { isLiving, type Manifest, type ProcessRecord } from "../image/manifest.js";
 import { ImpossibleTree, planTree, type TreeProcess } from "../image/tree.js";
 import { ImageWriter } from "../image/writer.js";
 import { type NativeCapture, native } from "../native.js";

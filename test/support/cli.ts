@@ -51,6 +51,21 @@ export function shell(line: string): Promise<Said> {
   return running("/bin/sh", ["-c", line], { input: "" }).ended;
 }
 
+/** Launches in the background; gives the id. */
+export async function background(...words: string[]): Promise<string> {
+  const { code, out, err } = await virtRun(["run", "-d", ...words]);
+  if (code !== 0) throw new Error(`run -d: ${err}`);
+  return out.trim();
+}
+
+/** Runs a verb with --json; gives the document it printed. */
+export async function json(...words: string[]): Promise<Record<string, unknown>> {
+  const said = await virtRun([...words, "--json"]);
+  const document = JSON.parse(said.out) as Record<string, unknown>;
+  if (document["schemaVersion"] !== 1) throw new Error(`${words.join(" ")}: no schemaVersion: ${said.out}`);
+  return document;
+}
+
 function running(command: string, words: string[], options: SpawnOptions & { input?: string | Buffer }): Running {
   const { input, ...rest } = options;
   const child = spawn(command, words, { cwd: sandbox, stdio: "pipe", ...rest });

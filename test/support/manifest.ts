@@ -1,7 +1,8 @@
 /**
  * A manifest that is right, with one of most things in it, made up: for tests that change it.
  */
-import { formatName, formatVersion, type Manifest, stringifyManifest } from "../../src/image/manifest.js";
+import { formatName, formatVersion } from "../../src/image/format.js";
+import { type Manifest, stringifyManifest } from "../../src/image/manifest.js";
 
 const hash = (digit: string) => digit.repeat(64);
 const common = (id: number) => ({ id, flags: 0o100002 });
