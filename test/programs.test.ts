@@ -47,7 +47,7 @@ async function behave(name: string, mode: string): Promise<void> {
   const go = join(directory, "go");
   let pod = await start(join(built, name), [], {
     cwd: directory,
-    env: { PATH: process.env["PATH"], BEHAVIOUR_GO: go, BEHAVIOUR_DIR: directory },
+    env: { PATH: process.env["PATH"], BEHAVIOUR_GO: go, BEHAVIOUR_DIR: directory, BEHAVIOUR_MODE: mode },
   });
   await logged(pod, "READY");
   pod = await (modes[mode] as (pod: Pod) => Promise<Pod>)(pod);

@@ -21,6 +21,13 @@ namespace {
 
 constexpr size_t kMostMessageBytes = 4 << 20;
 
+int room_to_send(int fd) {
+  int bytes = 0;
+  socklen_t size = sizeof bytes;
+  check(getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, &size), "getsockopt", "examining a unix socket");
+  return bytes;
+}
+
 struct Message {
   std::string bytes, from;  // from: the sender's name, of datagrams
 };
@@ -108,40 +115,57 @@ void capture_unix_queue(Handle& h, CaptureContext& c, int type) {
   if (named) h.record.set("senders", std::move(senders));
 }
 
-void fill_unix_queue(int into, const Value& queue, int type) {
-  for (const Value& message : queue.as_list()) {
-    const std::string& bytes = message.as_bytes();
-    // A stream may take it in pieces; a message, an empty one too, goes in one.
-    for (size_t done = 0;;) {
-      const ssize_t n = send(into, bytes.data() + done, bytes.size() - done, MSG_DONTWAIT | MSG_NOSIGNAL);
-      if (n < 0 && errno == EINTR) continue;
-      if (n < 0) throw OsError("send", errno, "putting back what waited in a unix socket");
-      done += static_cast<size_t>(n);
-      if (type != SOCK_STREAM || done >= bytes.size()) break;
-    }
+namespace {
+
+// Sends what waited, whatever room its sender had left since.
+void put(int fd, const std::string& bytes, int type) {
+  const int before = room_to_send(fd);
+  const auto set_room = [fd](size_t size) {
+    const int value = static_cast<int>(std::min<size_t>(size, kMostMessageBytes));
+    setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &value, sizeof value);
+  };
+  set_room(static_cast<size_t>(before) / 2 + bytes.size() * 2);
+  const ScopeExit restore(
+      [&] { set_room(static_cast<size_t>(before) / 2); });  // the kernel doubles what it is told
+  // A stream may take it in pieces; a message, an empty one too, goes in one.
+  for (size_t done = 0;;) {
+    const ssize_t n = send(fd, bytes.data() + done, bytes.size() - done, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) throw OsError("send", errno, "putting back what waited in a unix socket");
+    done += static_cast<size_t>(n);
+    if (type != SOCK_STREAM || done >= bytes.size()) return;
   }
 }
 
+}  // namespace
+
+void fill_unix_queue(int into, const Value& queue, int type) {
+  for (const Value& message : queue.as_list()) put(into, message.as_bytes(), type);
+}
+
 void fill_datagrams(const Value& record, RebuildContext& c, int type) {
-  const auto [address, size] = unix_address(record.at("name").as_bytes());
   const Value* senders = record.find("senders");
   const auto& queue = record.at("queue").as_list();
   for (size_t i = 0; i < queue.size(); ++i) {
     const std::string from = senders != nullptr ? senders->as_list().at(i).as_bytes() : std::string();
-    const std::string& bytes = queue[i].as_bytes();
     const auto known = c.unix_names.find(from);
     const bool own = from.empty() || known == c.unix_names.end();
     const int sender = own ? make_unix_socket(c, type) : known->second;
+    // Connected in the pod, where the name is; sent from here, however long it is.
     Batch b = c.batch();
     if (own && !from.empty() && from[0] == '\0') {
       const auto [name, name_size] = unix_address(from);
       b.call(SYS_bind, sender, b.in(&name, sizeof name), name_size);
     }
-    const size_t sent = b.call(SYS_sendto, sender, b.in(bytes.data(), bytes.size()), bytes.size(),
-                               MSG_DONTWAIT, b.in(&address, sizeof address), size);
-    if (own) b.call(SYS_close, sender);
+    const size_t connected = connect_to_bound(b, sender, record);
     c.run(b);
-    b.must(sent, "sendto", "putting back a datagram");
+    b.must(connected, "connect", "putting back a datagram");
+    put(c.take(sender).get(), queue[i].as_bytes(), type);
+    Batch end = c.batch();
+    const sockaddr nobody{AF_UNSPEC, {}};
+    end.call(SYS_connect, sender, end.in(&nobody, sizeof nobody), sizeof nobody);
+    if (own) end.call(SYS_close, sender);
+    c.run(end);
   }
 }
 

@@ -172,52 +172,49 @@ void capture(Handle& h, CaptureContext& c) {
 // Binds in the pod, where the paths are. A socket file left by the pod's former life is replaced, a living
 // one is somebody else's.
 void bind_in_pod(RebuildContext& c, int fd, const Value& record, const std::string& name) {
-  const auto [address, size] = unix_address(name);
+  const auto address = unix_address(name);
   const Value* path = record.find("path");
-  if (path != nullptr) {
-    // Somebody listens there now?
-    const auto [there, there_size] = unix_address(path->as_string());
-    const int probe = make_unix_socket(c, type_number(record.at("type").as_string()));
-    Batch b = c.batch();
-    const size_t connected = b.call(SYS_connect, probe, b.in(&there, sizeof there), there_size);
-    b.call(SYS_close, probe);
-    c.run(b);
-    if (b.result(connected) == 0) {
-      throw OsError("ERR_PORT_IN_USE", "bind", EADDRINUSE, "binding a unix socket")
-          .at_path(path->as_string());
+  const auto expect_bound = [&](const Batch& b, size_t call) {
+    try {
+      b.must(call, "bind", "binding a unix socket");
+    } catch (OsError& e) {
+      e.at_path(path != nullptr ? path->as_string() : name);
+      throw;
     }
+  };
+  if (path == nullptr) {
+    Batch b = c.batch();
+    const size_t bound = b.call(SYS_bind, fd, b.in(&address.first, sizeof address.first), address.second);
+    c.run(b);
+    expect_bound(b, bound);
+    // The name was gone from the file system before: so it is again, when what waits in the socket has been sent to it.
+    if (name[0] != '\0') {
+      c.at_last.emplace_back([&c, name] {
+        Batch u = c.batch();
+        u.call(SYS_unlinkat, AT_FDCWD, u.in(name), 0);
+        c.run(u);
+      });
+    }
+    return;
+  }
+  // Somebody listens there now?
+  const int probe = make_unix_socket(c, type_number(record.at("type").as_string()));
+  Batch p = c.batch();
+  const size_t connected = connect_to_bound(p, probe, record);
+  p.call(SYS_close, probe);
+  c.run(p);
+  if (p.result(connected) == 0) {
+    throw OsError("ERR_PORT_IN_USE", "bind", EADDRINUSE, "binding a unix socket").at_path(path->as_string());
   }
   Batch b = c.batch();
-  size_t old_cwd = 0;
-  const bool relative = path != nullptr && name[0] != '/';
-  if (relative) {
-    // A relative name is bound from the directory it was bound from.
-    const std::string& whole = path->as_string();
-    old_cwd = b.call(SYS_openat, AT_FDCWD, b.in("."), O_PATH | O_DIRECTORY | O_CLOEXEC);
-    b.call(SYS_chdir, b.in(whole.substr(0, whole.size() - name.size())));
-  }
-  if (path != nullptr) b.call(SYS_unlinkat, AT_FDCWD, b.in(path->as_string()), 0);
-  const size_t bound = b.call(SYS_bind, fd, b.in(&address, sizeof address), size);
-  if (path != nullptr) b.call(SYS_fchmodat, AT_FDCWD, b.in(path->as_string()), record.get_int("mode", 0755));
-  if (relative) {
-    b.call(SYS_fchdir, 0);
-    b.from(1, old_cwd);
-    b.call(SYS_close, 0);
-    b.from(1, old_cwd);
-  }
+  size_t bound = 0;
+  where_bound(b, record, [&] {
+    b.call(SYS_unlinkat, AT_FDCWD, b.in(name), 0);
+    bound = b.call(SYS_bind, fd, b.in(&address.first, sizeof address.first), address.second);
+    b.call(SYS_fchmodat, AT_FDCWD, b.in(name), record.get_int("mode", 0755));
+  });
   c.run(b);
-  try {
-    b.must(bound, "bind", "binding a unix socket");
-  } catch (OsError& e) {
-    e.at_path(path != nullptr ? path->as_string() : name);
-    throw;
-  }
-  // The name was gone from the file system before: so it is again.
-  if (path == nullptr && name[0] != '\0') {
-    Batch u = c.batch();
-    u.call(SYS_unlinkat, AT_FDCWD, u.in(name), 0);
-    c.run(u);
-  }
+  expect_bound(b, bound);
 }
 
 RebuildContext::Roles make_pair(RebuildContext& c, int type) {
@@ -369,6 +366,29 @@ int make_unix_socket(RebuildContext& c, int type) {
   Batch b = c.batch();
   const size_t made = b.call(SYS_socket, AF_UNIX, type | SOCK_CLOEXEC, 0);
   return c.run_for_fd(b, made, "socket", "making a unix socket");
+}
+
+void where_bound(Batch& b, const Value& record, const std::function<void()>& calls) {
+  const Value* path = record.find("path");
+  const std::string& name = record.at("name").as_bytes();
+  if (path == nullptr || name.starts_with('/')) return calls();
+  const std::string& whole = path->as_string();
+  if (!whole.ends_with(name)) throw BadValue("a unix socket whose path does not end with its name");
+  const size_t before = b.call(SYS_openat, AT_FDCWD, b.in("."), O_PATH | O_DIRECTORY | O_CLOEXEC);
+  b.call(SYS_chdir, b.in(whole.substr(0, whole.size() - name.size())));
+  calls();
+  b.call(SYS_fchdir, 0);
+  b.from(1, before);
+  b.call(SYS_close, 0);
+  b.from(1, before);
+}
+
+size_t connect_to_bound(Batch& b, int fd, const Value& record) {
+  const auto [address, size] = unix_address(record.at("name").as_bytes());
+  const RemoteAddress at = b.in(&address, sizeof address);
+  size_t connected = 0;
+  where_bound(b, record, [&, length = size] { connected = b.call(SYS_connect, fd, at, length); });
+  return connected;
 }
 
 const Kind kUnixSocket{"unix-socket", recognise, capture, rebuild};

@@ -43,6 +43,10 @@ export function checkReferences(m: Manifest): void {
         bad(`unix socket ${h.id} has no pair`);
       if (h.object !== undefined) objectKind(h.object, "unix-pair");
       if (h.listener !== undefined) handleKind(h.listener);
+      if (h.senders !== undefined && h.senders.length !== h.queue?.length)
+        bad(`unix socket ${h.id} has not one sender a message`);
+      if (h.queue !== undefined && h.state !== "connected" && h.name === undefined)
+        bad(`unix socket ${h.id} has messages and no name`);
     }
   }
   const checkRuns = (runs: Manifest["memory"][number]["pages"], limit: number, what: string) => {
