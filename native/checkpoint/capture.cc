@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <linux/kcmp.h>
+#include <sys/prctl.h>
 #include <sys/sendfile.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -70,6 +71,7 @@ Value pack_runs(const JobRuns& runs) {
 Capture::Capture(CaptureOptions options) : options_(std::move(options)) {}
 
 Capture::~Capture() {
+  veil();
   for (const PageJob& job : memory_.jobs) {
     if (job.fd >= 0) close(job.fd);
   }
@@ -182,20 +184,43 @@ void Capture::collect_handles() {
   }
 }
 
-// The kernel gives the files of an undumpable process in /proc to root, whoever may trace it (proc(5)).
-void Capture::check_readable() {
+// The kernel gives the files of an undumpable process in /proc to root, whoever may trace it (proc(5)): the process
+// itself lifts that for as long as it is captured.
+void Capture::unveil() {
   for (FrozenProcess& p : pod_.processes) {
     if (p.zombie || access((p.dir() + "/fd").c_str(), R_OK | X_OK) == 0 || errno != EACCES) continue;
+    if (make_dumpable(p)) continue;
     p.closed = true;
     Blocker b;
     b.code = "ERR_UNSUPPORTED";
     b.reason =
-        "a process that is undumpable (prctl PR_SET_DUMPABLE, or its file may not be read): " + p.stat.comm;
-    b.hint = "let it become dumpable again, or run the pod as root";
+        "a process whose program file may not be read, or that may be dumped by root alone: " + p.stat.comm;
+    b.hint = "run the pod as root";
     b.pid = p.pid;
     b.kind = "process";
     context_->block(std::move(b));
   }
+}
+
+bool Capture::make_dumpable(FrozenProcess& p) {
+  VdsoCell cell(p, parse_smaps(read_file(p.dir() + "/maps", size_t{256} << 20)));
+  // 2 (suid_dumpable(5)) cannot be given back by prctl(2).
+  if (cell.call(SYS_prctl, PR_GET_DUMPABLE) != 0) return false;
+  unveiled_.push_back(&p);
+  return cell.call(SYS_prctl, PR_SET_DUMPABLE, 1) == 0;
+}
+
+// Before the program goes on.
+void Capture::veil() noexcept {
+  for (FrozenProcess* p : unveiled_) {
+    try {
+      VdsoCell(*p, parse_smaps(read_file(p->dir() + "/maps", size_t{256} << 20)))
+          .call(SYS_prctl, PR_SET_DUMPABLE, 0);
+    } catch (const std::exception&) {
+      // It was killed: there is nothing left to hide.
+    }
+  }
+  unveiled_.clear();
 }
 
 // A file that was made with O_CLOEXEC by other means than open(2) (TIOCGPTPEER) keeps the flag, and fdinfo
@@ -303,7 +328,7 @@ Value Capture::survey() {
   Value record = Value::map();
   record.set("clocks", clocks());
   fault_point("survey");
-  check_readable();
+  unveil();
   collect_handles();
   check_shared_tables();
 
@@ -328,6 +353,7 @@ Value Capture::survey() {
       if (const Vma* vdso = find_vdso(vmas[i])) step_out_of_vdso(p, *vdso);
       Foothold foothold(p, vmas[i]);
       inside_state(p, foothold, states[i]);
+      if (std::find(unveiled_.begin(), unveiled_.end(), &p) != unveiled_.end()) states[i].set("dumpable", 0);
       ask_about_stops(p, foothold, pod_, states);
       ask_close_on_exec(i, foothold);
       survey_objects_through(p, i, foothold, *context_, memory_);
@@ -426,10 +452,12 @@ void Capture::read(int directory, Value& record, const std::atomic<bool>& stop,
 
 void Capture::thaw() {
   fault_point("thaw");
+  veil();
   pod_ = FrozenPod{};
 }
 
 void Capture::reap() {
+  unveiled_.clear();
   // The leader last: the kernel reports its end only when the other threads are gone.
   for (FrozenProcess& p : pod_.processes) {
     for (auto t = p.threads.rbegin(); t != p.threads.rend(); ++t) {

@@ -51,7 +51,9 @@ class Capture {
 
  private:
   void collect_handles();
-  void check_readable();
+  void unveil();
+  bool make_dumpable(FrozenProcess& process);
+  void veil() noexcept;
   void check_shared_tables();
   void ask_close_on_exec(size_t process, Foothold& foothold);
   void capture_handles();
@@ -61,6 +63,7 @@ class Capture {
 
   CaptureOptions options_;
   FrozenPod pod_;
+  std::vector<FrozenProcess*> unveiled_;  // made dumpable for the capture
   std::unique_ptr<CaptureContext> context_;
   std::vector<Handle> handles_;
   std::vector<std::vector<Value>> fds_;    // per process: [fd, handle, close on exec]

@@ -104,7 +104,6 @@ class Freezer {
       threads_.emplace(tid, Entry{pid, *std::move(thread), 0});
       fresh.push_back(tid);
     }
-    for (const pid_t tid : fresh) threads_.at(tid).thread.interrupt();
     running_.insert(running_.end(), fresh.begin(), fresh.end());
     return !fresh.empty();
   }
@@ -129,9 +128,12 @@ class Freezer {
     }
   }
 
+  // One after the other: between its interruption and hide_the_stop() a wait of a thread has failed, and would stay so
+  // if we died just then.
   void stop_running() {
     for (const pid_t tid : running_) {
       Entry& e = threads_.at(tid);
+      e.thread.interrupt();
       for (;;) {
         const auto left =
             std::chrono::duration_cast<std::chrono::milliseconds>(deadline_ - Clock::now()).count();
@@ -183,7 +185,6 @@ class Freezer {
     if (running_.empty()) return false;
     const timespec moment{0, 20'000};
     nanosleep(&moment, nullptr);
-    for (const pid_t tid : running_) threads_.at(tid).thread.interrupt();
     stop_running();
     return true;
   }

@@ -35,8 +35,12 @@ uint64_t tag(Source source, size_t index) { return (static_cast<uint64_t>(source
 
 }  // namespace
 
-Keeper::Keeper(protocol::LaunchPlan plan, UniqueFd state_dir, UniqueFd listener, UniqueFd first_supervisor)
-    : plan_(std::move(plan)), state_dir_(std::move(state_dir)), listener_(std::move(listener)) {
+Keeper::Keeper(protocol::LaunchPlan plan, UniqueFd state_dir, UniqueFd listener, UniqueFd first_supervisor,
+               UniqueFd own_program)
+    : plan_(std::move(plan)),
+      state_dir_(std::move(state_dir)),
+      listener_(std::move(listener)),
+      own_program_(std::move(own_program)) {
   connections_.push_back(std::make_unique<Connection>(std::move(first_supervisor)));
   connections_.back()->subscribed = true;
   rebuilding_ = (plan_.flags & protocol::kPlanRebuild) != 0;

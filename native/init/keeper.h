@@ -19,7 +19,9 @@ namespace virt::init {
 
 class Keeper {
  public:
-  Keeper(protocol::LaunchPlan plan, UniqueFd state_dir, UniqueFd listener, UniqueFd first_supervisor);
+  // `own_program`: virt-init's file, where a pod is to be rebuilt.
+  Keeper(protocol::LaunchPlan plan, UniqueFd state_dir, UniqueFd listener, UniqueFd first_supervisor,
+         UniqueFd own_program);
 
   // Starts the program, or waits to be told what to rebuild. Returns init's exit code when the pod has ended.
   int run();
@@ -56,7 +58,7 @@ class Keeper {
   void note_streams(const int fds[3]);
 
   protocol::LaunchPlan plan_;
-  UniqueFd state_dir_, listener_, signals_;
+  UniqueFd state_dir_, listener_, signals_, own_program_;
   std::vector<std::unique_ptr<Connection>> connections_;
   std::vector<std::unique_ptr<Console>> consoles_;  // 0: the first program's, if it has one
   Log log_;

@@ -9,10 +9,13 @@
 
 #include <cerrno>
 #include <cstdlib>
+#include <cstring>
 #include <string>
+#include <utility>
 
 #include "init/keeper.h"
 #include "init/namespaces.h"
+#include "init/seed.h"
 #include "sys/fd.h"
 #include "sys/message.h"
 
@@ -59,6 +62,10 @@ int run(int plan_fd, int control, int listener) {
   const size_t slash = plan.socket_path.rfind('/');
   UniqueFd socket_dir(open(plan.socket_path.substr(0, slash).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
   const std::string socket_name = plan.socket_path.substr(slash + 1);
+  // Likewise our own file, which a rebuild executes again.
+  UniqueFd own_program;
+  if ((plan.flags & protocol::kPlanRebuild) != 0)
+    own_program.reset(open("/proc/self/exe", O_PATH | O_CLOEXEC));
   setsid();
   if (const Step s = enter_namespaces(plan); s.failed()) return tell_failure(control, s);
 
@@ -77,7 +84,8 @@ int run(int plan_fd, int control, int listener) {
   if (const Step s = furnish(plan); s.failed()) {
     code = tell_failure(control, s);
   } else {
-    Keeper keeper(std::move(plan), std::move(state_dir), UniqueFd(listener), UniqueFd(control));
+    Keeper keeper(std::move(plan), std::move(state_dir), UniqueFd(listener), UniqueFd(control),
+                  std::move(own_program));
     code = keeper.run();
   }
   unlinkat(socket_dir.get(), socket_name.c_str(), 0);
@@ -89,6 +97,8 @@ int run(int plan_fd, int control, int listener) {
 }  // namespace virt::init
 
 int main(int argc, char** argv) {
+  if (argc == 6 && std::strcmp(argv[1], virt::init::kSeedArgument) == 0)
+    return virt::init::run_seed(argv + 2);
   if (argc != 4) {
     static const char kText[] = "virt-init is started by virt-run and does nothing by itself.\n";
     (void)!write(2, kText, sizeof kText - 1);

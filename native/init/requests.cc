@@ -220,17 +220,20 @@ void Keeper::handle_seed(Connection& c, const Frame& f) {
     c.reply(f, EINVAL);
     return;
   }
-  void* page = mmap(nullptr, static_cast<size_t>(sysconf(_SC_PAGESIZE)), PROT_READ | PROT_WRITE,
-                    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  const auto size = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  UniqueFd memory(memfd_create("virt-run-commit", MFD_CLOEXEC));
+  void* page = MAP_FAILED;
+  if (memory && ftruncate(memory.get(), static_cast<off_t>(size)) == 0)
+    page = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, memory.get(), 0);
   if (page == MAP_FAILED) {
     c.reply(f, errno);
     return;
   }
   commit_ = static_cast<int32_t*>(page);
-  plan.commit = page;
+  plan.commit = memory.get();
   for (int i = 0; i < 3; ++i) plan.stdio[i] = consoles_.empty() ? i : consoles_[0]->program_fd(i);
   note_streams(plan.stdio);
-  const pid_t pid = grow_seed(plan);
+  const pid_t pid = grow_seed(plan, own_program_.get());
   c.reply(f, pid > 0 ? 0 : -pid, pack(static_cast<uint32_t>(pid > 0 ? pid : 0)));
 }
 

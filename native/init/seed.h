@@ -12,12 +12,18 @@ namespace virt::init {
 struct SeedPlan {
   uint64_t region = 0, size = 0;  // where the agent lives: free in every process that is to be rebuilt
   pid_t pid = 0;                  // its pid in the pod
-  void* commit = nullptr;         // the shared word, moved into the region
+  int commit = -1;                // the shared word: a memfd of one page
   int stdio[3] = {0, 1, 2};
 };
 
-// Its pid, or -errno. It is ready (parked) when this returns.
-pid_t grow_seed(const SeedPlan& plan);
+// Its pid, or -errno. It is ready (parked) when this returns. `own_program` is a descriptor of virt-init's file: the seed
+// executes it again, so that its memory, and that of all that grows from it, belongs to the pod's user namespace, and
+// those who own that may look into it even where it is undumpable (ptrace(2), user_namespaces(7)).
+pid_t grow_seed(const SeedPlan& plan, int own_program);
+
+// main() of that program: virt-init seed REGION SIZE COMMIT_FD REPORT_FD.
+inline constexpr const char* kSeedArgument = "seed";
+int run_seed(char** arguments);
 
 // In PID 1, once a program runs: 0, 1, 2 become /dev/null, so that nobody waits for our ends of a pipe.
 void forget_launcher_streams();

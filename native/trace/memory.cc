@@ -12,7 +12,11 @@
 namespace virt {
 
 RemoteMemory::RemoteMemory(pid_t host_pid)
-    : pid_(host_pid), mem_(open_file(proc_path(host_pid, "mem"), O_RDWR)) {}
+    : pid_(host_pid), mem_(open(proc_path(host_pid, "mem").c_str(), O_RDWR | O_CLOEXEC)) {
+  // EACCES: an undumpable process; what is readable can be read nevertheless.
+  if (!mem_ && errno != EACCES)
+    throw OsError("open", errno, "opening a process's memory").in_process(host_pid);
+}
 
 size_t RemoteMemory::try_read(RemoteAddress from, void* to, size_t size) const {
   iovec local{to, size};
