@@ -73,11 +73,40 @@ static inline long call_of(pid_t pid, pid_t tid) {
                                                                                     : -1;
 }
 
-static inline void await_call(pid_t pid, pid_t tid, long number) {
+static inline void await_call_or_end(pid_t pid, pid_t tid, long number, const int* done) {
   for (int i = 0; call_of(pid, tid) != number; i++) {
+    /* A call of limited time may be over before we had our turn to look. */
+    if (done != NULL ? __atomic_load_n(done, __ATOMIC_SEQ_CST) : i % 100 == 99 && state_of(pid) == 'Z')
+      return;
     if (i > 5000) fail("thread %d is in call %ld, not in %ld", (int)tid, call_of(pid, tid), number);
     nap_ms(1);
   }
+}
+
+static inline void await_call(pid_t pid, pid_t tid, long number) {
+  await_call_or_end(pid, tid, number, NULL);
+}
+
+/* How long, in seconds, a thread that only naps was not let run since watch_stalls(): what a machine under load does to
+ * everybody, and the freeze itself. */
+static double stalled_seconds;
+
+static inline void* note_stalls(void* arg) {
+  (void)arg;
+  for (;;) {
+    struct timespec from, to;
+    clock_gettime(CLOCK_MONOTONIC, &from);
+    nap_ms(5);
+    clock_gettime(CLOCK_MONOTONIC, &to);
+    double late = (double)(to.tv_sec - from.tv_sec) + (double)(to.tv_nsec - from.tv_nsec) / 1e9 - 0.005;
+    if (late > 0.02) stalled_seconds += late;
+  }
+  return NULL;
+}
+
+static inline void watch_stalls(void) {
+  pthread_t thread;
+  must(pthread_create(&thread, NULL, note_stalls, NULL) == 0 && pthread_detach(thread) == 0);
 }
 
 /* One call, made by a thread or a child, and what came of it. */
@@ -110,7 +139,7 @@ static inline void call_in_thread(struct call* c, long number, long (*make)(void
   c->pid = getpid();
   must(pthread_create(&c->thread, NULL, call_thread, c) == 0);
   while (__atomic_load_n(&c->tid, __ATOMIC_SEQ_CST) == 0) nap_ms(1);
-  await_call(c->pid, c->tid, number);
+  await_call_or_end(c->pid, c->tid, number, &c->done);
 }
 
 /* The same in a child of one thread. */
