@@ -65,7 +65,7 @@ async function largeRedis(): Promise<void> {
   const answered: number[] = [];
   const loaded: number[] = [];
   for (let round = 0; round < 7; round++) {
-    const processes = (await pod.inspect())["processes"] as { hostPid: number }[];
+    const { processes = [] } = await pod.inspect();
     const file = join(work, "copy");
     const copy = anchor("copy", String(processes[0]?.hostPid), file);
     rmSync(file);
@@ -108,7 +108,7 @@ async function emptyProcess(): Promise<void> {
   reportMost("reattach of an empty process", reattached, 60, "ms");
   reportMost("image of an idle sleep", [(image?.sizeBytes ?? 0) / 1024], 1024, "KiB");
   const info = await pod.inspect();
-  const rss = /^VmRSS:\s*(\d+)/m.exec(readFileSync(`/proc/${String(info["initPid"])}/status`, "utf8"))?.[1];
+  const rss = /^VmRSS:\s*(\d+)/m.exec(readFileSync(`/proc/${String(info.initPid)}/status`, "utf8"))?.[1];
   reportMost("memory of the init of an idle pod", [Number(rss)], 3 * 1024, "KiB");
   image?.remove();
   await pod.destroy();

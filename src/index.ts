@@ -13,6 +13,7 @@ export { Image, type ImageSummary, listImages as images, openImage, verifyImage 
 export type { Manifest } from "./image/manifest.js";
 export type { DetachOptions, Progress } from "./pod/detach.js";
 export type { ExecOptions, ExecSession } from "./pod/exec.js";
+export type { PodInfo, ProcessInfo } from "./pod/inspect.js";
 export { type LaunchOptions, launch } from "./pod/launch.js";
 export { connect, connectLatest, list, type PodSummary } from "./pod/list.js";
 export { Pod } from "./pod/pod.js";

@@ -3,7 +3,7 @@
  */
 import t from "tap";
 import { leaveNothing } from "./support/apps.js";
-import { background, json, virtRun, virtRunOnTerminal } from "./support/cli.js";
+import { background, json, virtRun, virtRunning, virtRunOnTerminal } from "./support/cli.js";
 import { until } from "./support/pods.js";
 
 leaveNothing(t);
@@ -54,6 +54,12 @@ t.test("terminals: size, leaving and coming back, keys, detach under a viewer", 
     );
   t.match(await virtRunOnTerminal(["no-such-program"]).ended, { code: 127, out: /ERR_NOT_FOUND/ });
   t.match(await virtRun(["attach", "shell"]), { code: 125, err: /ERR_POD_GONE/ });
+
+  const inherits = virtRunning(["run", "--name", "inherits", "sh", "-c", "echo up; exec sleep 1000"]);
+  await until("it runs", () => inherits.said.out.includes("up"));
+  t.match(await virtRun(["attach", "inherits"]), { code: 125, err: /no terminal or streams.*\(ERR_NO_TERMINAL\)/ });
+  await virtRun(["rm", "-f", "inherits"]);
+  await inherits.ended;
 
   await background("--name", "plain", "sleep", "1000");
   t.match(

@@ -63,6 +63,9 @@ t.test("exit codes and cures of verbs that manage", async (t) => {
   for (const [words, code, message] of cases) t.match(await virtRun(words), { code, err: message }, words.join(" "));
   const { error } = (await json("inspect", "no-such-pod")) as { error: { code: string; message: string } };
   t.match(error, { code: /^ERR_/, message: /no-such-pod/ }, "with --json an error is an object");
+  const usage = await virtRun(["ps", "--json", "--no-such-option"]);
+  t.match(usage, { code: 2, err: "" }, "a usage error too");
+  t.match(JSON.parse(usage.out), { schemaVersion: 1, error: { code: "ERR_USAGE", message: /--no-such-option/ } });
 });
 
 t.test("help, version, completion, doctor, lists of nothing", async (t) => {
@@ -230,6 +233,11 @@ t.test("a pod's life: ps, inspect, top, logs, exec, kill, stop, wait, rm", async
   await background("--name", "deaf", "bash", "-c", `trap '' TERM; ${counter}`);
   t.match(await virtRun(["stop", "-t", "0.2", "deaf"]), { code: 0 }, "stop kills what does not listen");
   t.equal((await virtRun(["wait", "deaf"])).out, "137\n");
+  await background("--name", "told", "sleep", "1000");
+  t.match(await json("kill", "-s", "WINCH", "told"), { schemaVersion: 1, pods: [{ name: "told", signal: "WINCH" }] });
+  t.match(await json("stop", "told"), { pods: [{ name: "told", exit: { code: null, signal: "SIGTERM" } }] });
+  t.match(await json("wait", "told"), { pods: [{ name: "told", exit: { signal: "SIGTERM" } }] });
+  t.match(await json("rm", "told", "deaf"), { pods: [{ name: "told" }, { name: "deaf" }] });
 });
 
 t.test("images: detach, snapshot, verify, check, dry run, reattach", async (t) => {

@@ -180,7 +180,7 @@ void Keeper::handle_attach(Connection& c, const Frame& f) {
   Reader r(f.payload);
   const auto flags = r.number<uint32_t>();
   if (!r.done() || consoles_.empty() || consoles_[0]->kind() == Stdio::kInherit) {
-    c.reply(f, consoles_.empty() ? ENOTTY : EINVAL);
+    c.reply(f, r.done() ? ENOTTY : EINVAL);
     return;
   }
   c.console = 0;

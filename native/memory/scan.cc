@@ -61,6 +61,7 @@ std::vector<PageRange> PageScanner::scan(uint64_t start, uint64_t end, bool own_
 bool PageScanner::scan_by_ioctl(uint64_t start, uint64_t end, bool own_only,
                                 std::vector<PageRange>* out) const {
   std::vector<PageRegion> regions(1024);
+  const auto first_entry = static_cast<off_t>(start / kPageBytes * 8);
   while (start < end) {
     ScanArgument a{};
     a.size = sizeof a;
@@ -92,6 +93,9 @@ bool PageScanner::scan_by_ioctl(uint64_t start, uint64_t end, bool own_only,
     if (reached <= start) break;
     start = reached;
   }
+  // Of memory that is gone some kernels say ESRCH, others that it is empty (both seen with 6.18): reading an entry tells.
+  uint64_t entry;
+  if (pread(pagemap_.get(), &entry, sizeof entry, first_entry) != sizeof entry) failed("ioctl", ESRCH);
   return true;
 }
 
@@ -103,7 +107,7 @@ void PageScanner::scan_by_reading(uint64_t start, uint64_t end, bool own_only,
     const ssize_t n =
         pread(pagemap_.get(), entries.data(), want * 8, static_cast<off_t>(start / kPageBytes * 8));
     if (n < 0 && errno == EINTR) continue;
-    // Nothing to be read means that the memory is gone, as the ioctl's ESRCH does: not that it is empty.
+    // Nothing to be read means that the memory is gone, not that it is empty.
     if (n <= 0) failed("pread", n < 0 ? errno : ESRCH);
     const size_t got = static_cast<size_t>(n) / 8;
     for (size_t i = 0; i < got; ++i) {

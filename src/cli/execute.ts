@@ -2,6 +2,7 @@
  * Parses a verb's options with commander and runs it. Usage errors are 2, or 125 when a program was to be launched.
  */
 import { CommanderError } from "commander";
+import { VirtError } from "../errors.js";
 import { reportError } from "./report.js";
 import { type Verb, verbs } from "./verbs.js";
 
@@ -11,10 +12,14 @@ const launching = new Set<Verb>(["run", "exec", "reattach", "attach"]);
 export async function execute(verb: Verb, words: string[]): Promise<number> {
   const command = (await verbs[verb]()).command();
   const json = () => command.opts<{ json?: boolean }>().json === true;
+  // A usage error may come before the parser has seen the option.
+  const wantsJson = () => json() || (command.options.some((o) => o.long === "--json") && words.includes("--json"));
   let code = 0;
-  command
-    .exitOverride()
-    .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, "virt-run: ")) });
+  command.exitOverride().configureOutput({
+    outputError: (text, write) => {
+      if (!wantsJson()) write(text.replace(/^error: /, "virt-run: "));
+    },
+  });
   // An image beyond `ulimit -f` is an error to be told (EFBIG), not the end of us.
   process.on("SIGXFSZ", () => {});
   try {
@@ -23,6 +28,10 @@ export async function execute(verb: Verb, words: string[]): Promise<number> {
   } catch (e) {
     if (e instanceof CommanderError) {
       if (e.exitCode === 0) return 0;
+      if (wantsJson()) {
+        const usage = new VirtError("ERR_USAGE", e.message.replace(/^error: /, ""));
+        return reportError(usage, { json: true, launching: launching.has(verb) });
+      }
       return launching.has(verb) ? 125 : 2;
     }
     return reportError(e, { json: json(), launching: launching.has(verb) });

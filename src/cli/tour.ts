@@ -185,7 +185,7 @@ class Guide {
   }
 
   async #pids(pod: Pod): Promise<{ inside: number; host: number }> {
-    const { initPid } = (await pod.inspect()) as { initPid: number };
+    const { initPid = 0 } = await pod.inspect();
     const first = processesOf(initPid)[0];
     return { inside: first?.pid ?? 0, host: first?.hostPid ?? 0 };
   }

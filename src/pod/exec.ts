@@ -33,21 +33,21 @@ export interface ExecOptions {
 }
 
 /**
- * A program that was started in a pod beside the first. Its connection keeps Node alive: close it when done. That does
- * not end the program. While the program holds the streams it was given, the pod cannot be detached (ERR_EXEC_STREAM).
+ * A program that was started in a pod beside the first. It keeps Node alive: close() it when done. While the program holds
+ * the streams it was given, the pod cannot be detached (ERR_EXEC_STREAM).
  *
  * @example
  * const session = await pod.exec("ls", ["-l", "/"]);
  * const { code } = await session.wait();
- * session.connection.close();
+ * session.close();
  */
 export interface ExecSession {
   /** As the pod sees it. */
   readonly pid: number;
-  /** Its own connection to init: with a terminal, output comes and input goes here. The SDK's own business but for close(). */
-  readonly connection: ControlConnection;
   /** Resolves when the program has ended; `lost` if the pod ended first or the connection was closed. Never rejects. */
   wait(): Promise<Exit>;
+  /** Hears no more of the program, which runs on. */
+  close(): void;
 }
 
 /** @internal */
@@ -85,7 +85,7 @@ export async function exec(
     const pid = (await connection.request(FrameType.exec, payload, fds)).readUInt32LE(0);
     return {
       pid,
-      connection,
+      close: () => connection.close(),
       wait: () => {
         const known = ends.get(pid) ?? (connection.closed ? lost : undefined);
         return known ? Promise.resolve(known) : new Promise((resolve) => waiting.push({ pid, resolve }));

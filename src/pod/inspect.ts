@@ -3,8 +3,51 @@
  */
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import type { Pod } from "./pod.js";
+import type { Exit, PathRemap, PodRecord } from "./store.js";
 
-/** A process of a pod. */
+/**
+ * What Pod.inspect() tells, and `virt-run inspect --json` prints. The last group of members is there while the pod runs,
+ * `exit` when it does not.
+ *
+ * @example
+ * const info: PodInfo = await pod.inspect();
+ * for (const p of info.processes ?? []) console.log(p.pid, p.hostPid, p.command.join(" "));
+ */
+export interface PodInfo {
+  schemaVersion: 1;
+  id: string;
+  name: string;
+  state: "running" | "detached" | "exited";
+  /** Program and arguments of the first process. */
+  command: readonly string[];
+  cwd: string;
+  /** RFC 3339. */
+  createdAt: string;
+  /** What the first program's streams are. */
+  stdio: PodRecord["stdio"];
+  labels: Readonly<Record<string, string>>;
+  remaps: readonly PathRemap[];
+  /** Path of the image it was reattached from. */
+  image: string | null;
+  /** Path of the image it was detached to. */
+  detachedTo: string | null;
+  exit?: Exit;
+  /** virt-init, as the host sees it. */
+  initPid?: number;
+  /** The first program, as the pod sees it. */
+  firstPid?: number;
+  firstEnded?: boolean;
+  /** How many look at its terminal or streams. */
+  viewers?: number;
+  processes?: ProcessInfo[];
+}
+
+/**
+ * A process of a pod, as proc(5) tells.
+ *
+ * @example
+ * const [first] = (await pod.inspect()).processes ?? [];
+ */
 export interface ProcessInfo {
   /** As the pod sees it. */
   pid: number;
@@ -77,10 +120,10 @@ function readFds(hostPid: number): ProcessInfo["fds"] {
 }
 
 /** @internal */
-export async function inspectPod(pod: Pod): Promise<Record<string, unknown>> {
+export async function inspectPod(pod: Pod): Promise<PodInfo> {
   const { record } = pod;
   const base = {
-    schemaVersion: 1,
+    schemaVersion: 1 as const,
     id: record.id,
     name: record.name,
     command: record.command,

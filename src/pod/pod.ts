@@ -12,6 +12,7 @@ import { VirtError } from "../errors.js";
 import type { Image } from "../image/image.js";
 import type { DetachOptions } from "./detach.js";
 import type { ExecOptions, ExecSession } from "./exec.js";
+import type { PodInfo } from "./inspect.js";
 import {
   type Exit,
   exitFromWaitStatus,
@@ -217,7 +218,7 @@ export class Pod extends EventEmitter<PodEvents> implements AsyncDisposable {
    * @example
    * const session = await pod.exec("ps", ["-ef"]);
    * console.log(await session.wait());
-   * session.connection.close();
+   * session.close();
    */
   async exec(command: string, args: readonly string[] = [], options: ExecOptions = {}): Promise<ExecSession> {
     const { exec } = await import("./exec.js");
@@ -277,7 +278,7 @@ export class Pod extends EventEmitter<PodEvents> implements AsyncDisposable {
    * @example
    * const { state, processes } = await pod.inspect();
    */
-  async inspect(): Promise<Record<string, unknown>> {
+  async inspect(): Promise<PodInfo> {
     const { inspectPod } = await import("./inspect.js");
     return inspectPod(this);
   }

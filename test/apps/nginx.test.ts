@@ -43,13 +43,9 @@ function prefix(name: string, port: number): string {
   return directory;
 }
 
-interface Processes {
-  processes: { pid: number; hostPid: number; command: string[] }[];
-}
-
 /** Pids of master and workers, as the pod sees them. */
 async function family(pod: Pod): Promise<{ master: number[]; workers: number[] }> {
-  const { processes } = (await pod.inspect()) as unknown as Processes;
+  const { processes = [] } = await pod.inspect();
   const those = (what: string) =>
     processes
       .filter(({ command }) => command.join(" ").startsWith(`nginx: ${what}`))
@@ -60,7 +56,7 @@ async function family(pod: Pod): Promise<{ master: number[]; workers: number[] }
 
 /** How many files each worker may open: they have lowered it for themselves, and may not raise it again. */
 async function openFiles(pod: Pod): Promise<string[]> {
-  const { processes } = (await pod.inspect()) as unknown as Processes;
+  const { processes = [] } = await pod.inspect();
   return processes
     .filter(({ command }) => command.join(" ").startsWith("nginx: worker"))
     .map(
@@ -109,7 +105,7 @@ for (const daemon of ["off", "on"] as const) {
       },
     );
     t.match(await reload.wait(), { code: 0 });
-    reload.connection.close();
+    reload.close();
     const after = await until("new workers", async () => {
       const now = await family(end);
       return now.workers.length === 3 && !now.workers.some((pid) => before.workers.includes(pid)) && now;

@@ -49,12 +49,8 @@ async function ask(pod: Pod, sql: string): Promise<string> {
   return pod.logs().subarray(before).toString().replace(`${mark}\n`, "").trim();
 }
 
-interface Processes {
-  processes: { pid: number; command: string[] }[];
-}
-
 async function processes(pod: Pod, what: RegExp): Promise<number[]> {
-  const { processes } = (await pod.inspect()) as unknown as Processes;
+  const { processes = [] } = await pod.inspect();
   return processes.filter(({ command }) => what.test(command.join(" "))).map(({ pid }) => pid);
 }
 
@@ -102,7 +98,7 @@ t.test("psql in a transaction", async (t) => {
         { stdio: "inherit", cwd: directory },
       );
       const end = await session.wait();
-      session.connection.close();
+      session.close();
       if (end.code !== 0) throw new Error(`the session beside ended with ${JSON.stringify(end)}`);
       const saw = run("cat", [beside]).trim();
       if (saw !== "0") throw new Error(`the session beside saw ${saw}`);

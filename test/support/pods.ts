@@ -68,7 +68,7 @@ export interface Cycle {
 
 /** Detaches, proves that nothing of the pod is left running, reattaches. The image is removed. */
 export async function cycle(pod: Pod, options: ReattachOptions = {}, path: string = imageName()): Promise<Pod> {
-  const initPid = (await pod.inspect())["initPid"] as number;
+  const initPid = (await pod.inspect()).initPid as number;
   const namespace = watchNamespace(initPid);
   let image: Image;
   try {

@@ -51,7 +51,7 @@ export function command(): Command {
       if ((await viewing) === "left") {
         process.stderr.write(`virt-run: left pid ${session.pid} of ${pod.name}, which runs on
 `);
-        session.connection.close();
+        session.close();
         pod.disconnect();
         return;
       }
@@ -61,7 +61,7 @@ export function command(): Command {
       }
     }
     exitWith(c, exitCodeOf(await session.wait(), pod.name));
-    session.connection.close();
+    session.close();
     pod.disconnect();
   });
 }

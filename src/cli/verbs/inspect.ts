@@ -2,7 +2,7 @@ import type { Command } from "commander";
 import { VirtError } from "../../errors.js";
 import { openImage } from "../../image/image.js";
 import { isLiving } from "../../image/manifest.js";
-import type { ProcessInfo } from "../../pod/inspect.js";
+import type { PodInfo } from "../../pod/inspect.js";
 import { podFromRecord } from "../../pod/pod.js";
 import { findRecord } from "../../pod/store.js";
 import { jsonOption, latestOption, recordNamed, verb } from "../options.js";
@@ -22,7 +22,7 @@ export function command(): Command {
       const pod = await podFromRecord(recordNamed(name, o.latest));
       const info = await pod.inspect();
       pod.disconnect();
-      if (o.json) printJson(info);
+      if (o.json) printJson({ ...info });
       else process.stdout.write(describePod(info));
     });
 }
@@ -37,14 +37,14 @@ function isPod(name: string): boolean {
   }
 }
 
-function describePod(info: Record<string, unknown>): string {
+function describePod(info: PodInfo): string {
   const lines = Object.entries(info)
     .filter(([key, value]) => !["schemaVersion", "processes"].includes(key) && value !== null)
     .map(
       ([key, value]) =>
         `${key.padEnd(12)} ${key === "command" ? formatCommand(value as string[], 200) : typeof value === "object" ? JSON.stringify(value) : String(value)}`,
     );
-  const processes = (info["processes"] as ProcessInfo[] | undefined) ?? [];
+  const processes = info.processes ?? [];
   if (processes.length > 0) {
     lines.push("", processTable(processes));
     for (const p of processes)

@@ -1,6 +1,7 @@
 import type { Command } from "commander";
 import { connect } from "../../pod/list.js";
-import { latestOption, podNamed, verb } from "../options.js";
+import { jsonOption, latestOption, podNamed, verb } from "../options.js";
+import { printJson } from "../report.js";
 
 /** `virt-run kill`: a signal to a pod's first program, or to POD:PID. */
 export function command(): Command {
@@ -13,7 +14,9 @@ export function command(): Command {
     .argument("[pods...]", "POD, or POD:PID for one of its processes (the pod's own pid)")
     .option("-s, --signal <signal>", "its name or number", "KILL")
     .addOption(latestOption())
-    .action(async (names: string[], o: { signal: string; latest?: boolean }) => {
+    .addOption(jsonOption())
+    .action(async (names: string[], o: { signal: string; latest?: boolean; json?: boolean }) => {
+      const pods: object[] = [];
       const targets = names.length > 0 ? names : [undefined];
       for (const target of targets) {
         const [, name, pid] = /^(.*?)(?::(\d+))?$/.exec(target ?? "") as unknown as [
@@ -24,6 +27,8 @@ export function command(): Command {
         const pod = target === undefined ? await podNamed(undefined, o.latest) : await connect(name);
         await pod.kill(o.signal as NodeJS.Signals, pid === undefined ? {} : { pid: Number(pid) });
         pod.disconnect();
+        pods.push({ id: pod.id, name: pod.name, signal: o.signal, ...(pid === undefined ? {} : { pid: Number(pid) }) });
       }
+      if (o.json) printJson({ pods });
     });
 }

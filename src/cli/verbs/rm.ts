@@ -1,5 +1,6 @@
 import type { Command } from "commander";
-import { latestOption, podArgument, podsNamed, verb } from "../options.js";
+import { jsonOption, latestOption, podArgument, podsNamed, verb } from "../options.js";
+import { printJson } from "../report.js";
 
 /** `virt-run rm`: forgets pods that have ended. */
 export function command(): Command {
@@ -7,12 +8,16 @@ export function command(): Command {
     .argument("[pods...]", podArgument)
     .option("-f, --force", "kill what still runs first")
     .addOption(latestOption())
-    .action(async (names: string[], o: { force?: boolean; latest?: boolean }) => {
+    .addOption(jsonOption())
+    .action(async (names: string[], o: { force?: boolean; latest?: boolean; json?: boolean }) => {
+      const pods: object[] = [];
       for (const pod of await podsNamed(names, o.latest)) {
         if (o.force) await pod.destroy();
         pod.disconnect();
         pod.remove();
-        process.stdout.write(`${pod.name}\n`);
+        if (o.json) pods.push({ id: pod.id, name: pod.name });
+        else process.stdout.write(`${pod.name}\n`);
       }
+      if (o.json) printJson({ pods });
     });
 }

@@ -1,5 +1,6 @@
 import type { Command } from "commander";
-import { latestOption, podArgument, podsNamed, seconds, verb } from "../options.js";
+import { jsonOption, latestOption, podArgument, podsNamed, seconds, verb } from "../options.js";
+import { printJson } from "../report.js";
 
 /** `virt-run stop`: SIGTERM, and after a time everything is killed. */
 export function command(): Command {
@@ -12,9 +13,11 @@ export function command(): Command {
     .argument("[pods...]", podArgument)
     .option("-t, --time <seconds>", "how long to wait before killing, in seconds", seconds, 10)
     .addOption(latestOption())
-    .action(async (names: string[], o: { time: number; latest?: boolean }) => {
+    .addOption(jsonOption())
+    .action(async (names: string[], o: { time: number; latest?: boolean; json?: boolean }) => {
       const pods = await podsNamed(names, o.latest);
-      await Promise.all(pods.map((pod) => pod.stop({ timeoutMs: o.time * 1000 })));
-      for (const pod of pods) process.stdout.write(`${pod.name}\n`);
+      const exits = await Promise.all(pods.map((pod) => pod.stop({ timeoutMs: o.time * 1000 })));
+      if (o.json) printJson({ pods: pods.map((pod, i) => ({ id: pod.id, name: pod.name, exit: exits[i] })) });
+      else for (const pod of pods) process.stdout.write(`${pod.name}\n`);
     });
 }

@@ -1,5 +1,6 @@
 import type { Command } from "commander";
-import { latestOption, podArgument, podsNamed, verb } from "../options.js";
+import { jsonOption, latestOption, podArgument, podsNamed, verb } from "../options.js";
+import { printJson } from "../report.js";
 import { exitCodeOf } from "../run-program.js";
 
 /** `virt-run wait`: waits for pods' first programs and prints their exit codes. */
@@ -7,10 +8,15 @@ export function command(): Command {
   return verb("wait", "wait for pods' first programs to end and print their exit codes, a line each", "wait cache")
     .argument("[pods...]", podArgument)
     .addOption(latestOption())
-    .action(async (names: string[], o: { latest?: boolean }) => {
+    .addOption(jsonOption())
+    .action(async (names: string[], o: { latest?: boolean; json?: boolean }) => {
+      const pods: object[] = [];
       for (const pod of await podsNamed(names, o.latest)) {
-        process.stdout.write(`${exitCodeOf(await pod.wait(), pod.name)}\n`);
+        const exit = await pod.wait();
+        if (o.json) pods.push({ id: pod.id, name: pod.name, exit });
+        else process.stdout.write(`${exitCodeOf(exit, pod.name)}\n`);
         pod.disconnect();
       }
+      if (o.json) printJson({ pods });
     });
 }
