@@ -64,7 +64,7 @@ export async function standIn(
   }: {
     detachKeys?: string | undefined;
     statusFd?: number | undefined;
-    signals?: ((pod: Pod) => void) | undefined;
+    signals?: ReturnType<typeof catchSignals> | undefined;
     viewing?: Promise<"ended" | "left"> | undefined;
   },
 ): Promise<number> {
@@ -108,21 +108,27 @@ export function exitCodeOf(exit: Exit, name: string): number {
 /**
  * Without a terminal of its own the program is in another session than we are: what the user's terminal or shell sends
  * to us is meant for it. Interrupts go to its whole process group, as a terminal's would. What comes before there is a
- * pod waits for the function that this gives.
+ * pod is told to `onEarly` and waits for the function that this gives; without a pod that one stops catching.
  */
-function catchSignals(): (pod: Pod) => void {
+export function catchSignals(onEarly: () => void = () => {}): (pod?: Pod) => void {
   const toGroup: NodeJS.Signals[] = ["SIGINT", "SIGQUIT"];
   const toProgram: NodeJS.Signals[] = ["SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGCONT", "SIGALRM"];
   const early: (() => void)[] = [];
   let pod: Pod | undefined;
   const pass = (signal: NodeJS.Signals, group: boolean) => {
     if (pod) void pod.kill(signal, { group }).catch(() => {});
-    else early.push(() => pass(signal, group));
+    else {
+      early.push(() => pass(signal, group));
+      onEarly();
+    }
   };
-  for (const signal of toGroup) process.on(signal, () => pass(signal, true));
-  for (const signal of toProgram) process.on(signal, () => pass(signal, false));
+  const handlers = new Map<NodeJS.Signals, () => void>();
+  for (const signal of toGroup) handlers.set(signal, () => pass(signal, true));
+  for (const signal of toProgram) handlers.set(signal, () => pass(signal, false));
+  for (const [signal, handler] of handlers) process.on(signal, handler);
   return (launched) => {
     pod = launched;
+    if (!pod) for (const [signal, handler] of handlers) process.off(signal, handler);
     for (const again of early) again();
   };
 }

@@ -2,18 +2,22 @@ import { readdirSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import type { Command } from "commander";
 import { imagesDirectory } from "../../pod/paths.js";
-import { isRunning, loadRecords, removePod } from "../../pod/store.js";
+import { isRunning, loadRecords, readExit, removePod } from "../../pod/store.js";
 import { jsonOption, verb } from "../options.js";
 import { printJson } from "../report.js";
 
 const abandonedAfterMs = 3600_000;
+/** A pod that does not answer and has not written how it ended may be one that is being made. */
+const beingMadeMs = 60_000;
 
 /** `virt-run prune`: forgets pods that have ended, and half-written images of commands that were killed. */
 export function command(): Command {
   return verb("prune", "forget pods that have ended, and images unfinished for an hour", "prune")
     .addOption(jsonOption())
     .action((o: { json?: boolean }) => {
-      const pods = loadRecords().filter((r) => !isRunning(r));
+      const pods = loadRecords().filter(
+        (r) => !isRunning(r) && (readExit(r.id) !== undefined || Date.now() - Date.parse(r.createdAt) > beingMadeMs),
+      );
       pods.forEach(removePod);
       const directory = imagesDirectory();
       const partial = readdirSync(directory).filter(

@@ -9,7 +9,7 @@ import { exitWith } from "../execute.js";
 import { collect, jsonOption, progressMode, verb, withProgress } from "../options.js";
 import { ProgressReporter } from "../progress.js";
 import { formatBytes, printJson } from "../report.js";
-import { standIn } from "../run-program.js";
+import { catchSignals, standIn } from "../run-program.js";
 
 interface Options {
   name?: string;
@@ -69,9 +69,12 @@ export function command(): Command {
       return;
     }
     const start = performance.now();
+    // Until the pod runs a signal stops the reattach; from then on it is the pod's.
+    const stop = new AbortController();
+    const signals = catchSignals(() => stop.abort());
     let pod: Awaited<ReturnType<typeof reattach>>;
     try {
-      pod = await reattach(streamed ?? name, options);
+      pod = await reattach(streamed ?? name, { ...options, signal: stop.signal });
     } finally {
       streamed?.remove();
       reporter.end();
@@ -85,7 +88,8 @@ export function command(): Command {
       return;
     }
     const terminal = pod.record.stdio === "terminal" && process.stdin.isTTY === true;
-    exitWith(c, await standIn(pod, terminal, { detachKeys: o.detachKeys }));
+    if (terminal) signals(); // a viewer leaves, as ever
+    exitWith(c, await standIn(pod, terminal, { detachKeys: o.detachKeys, signals }));
   });
 }
 
