@@ -230,8 +230,8 @@ export function watch(
 }
 
 /** @internal */
-export function aborted(signal: AbortSignal): VirtError {
-  return new VirtError("ERR_ABORTED", "stopped on request", { cause: signal.reason });
+export function aborted(signal: AbortSignal, hint?: string): VirtError {
+  return new VirtError("ERR_ABORTED", "stopped on request", { cause: signal.reason, hint });
 }
 
 function describe(error: VirtError, target: string): VirtError {

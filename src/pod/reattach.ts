@@ -75,6 +75,7 @@ export interface ReattachPlan {
 }
 
 const pageBytes = 4096;
+const untouched = "nothing is left of the pod; the image is as it was";
 
 /**
  * Checks everything that reattach() checks first and gives the plan; changes nothing. (Ports are tried by listening on
@@ -181,7 +182,7 @@ function describePlan(image: Image, remaps: PathRemap[], options: ReattachOption
  */
 export async function reattach(nameOrImage: string | Image, options: ReattachOptions = {}): Promise<Pod> {
   const { image, manifest, remaps, plan } = await prepare(nameOrImage, options);
-  if (options.signal?.aborted) throw aborted(options.signal);
+  if (options.signal?.aborted) throw aborted(options.signal, untouched);
   const terminal = manifest.objects.find((o) => o.kind === "terminal" && o.keptByInit);
   const wanted = options.stdio ?? "pipe";
   const stdio: StdioKind = terminal ? "terminal" : wanted === "inherit" ? "inherit" : "streams";
@@ -229,7 +230,7 @@ export async function reattach(nameOrImage: string | Image, options: ReattachOpt
     let pod: Pod;
     try {
       const { notes } = await rebuild.build();
-      if (options.signal?.aborted) throw aborted(options.signal);
+      if (options.signal?.aborted) throw aborted(options.signal, untouched);
       connection = new ControlConnection(await rebuild.commit());
       // At once: it runs from the commit on, and nothing of its end may be missed.
       pod = new Pod(record, connection, { piped: wanted === "pipe" && stdio === "streams", notes });
@@ -247,7 +248,7 @@ export async function reattach(nameOrImage: string | Image, options: ReattachOpt
   } catch (e) {
     connection?.close();
     discardPod(id, socket);
-    throw options.signal?.aborted ? aborted(options.signal) : toVirtError(e);
+    throw options.signal?.aborted ? aborted(options.signal, untouched) : toVirtError(e);
   } finally {
     stopWatching();
     made();
