@@ -47,7 +47,7 @@ const expected: Record<string, [code: string, message: RegExp]> = {
   "own-seccomp": ["ERR_UNSUPPORTED", /seccomp/],
   "own-namespace": ["ERR_NAMESPACE", /namespace of its own/],
   "namespace-for-children": ["ERR_NAMESPACE", /namespace for its children/],
-  undumpable: ["ERR_UNSUPPORTED", /undumpable/],
+  sealed: ["ERR_UNSUPPORTED", /seccomp/],
   "removed-cwd": ["ERR_FILE_REPLACED", /cwd directory that was removed/],
   "unlike-threads": ["ERR_UNSUPPORTED", /threads with different credentials/],
   semaphores: ["ERR_UNSUPPORTED", /semaphore/],

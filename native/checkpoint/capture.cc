@@ -189,8 +189,11 @@ void Capture::collect_handles() {
 void Capture::unveil() {
   for (FrozenProcess& p : pod_.processes) {
     if (p.zombie || access((p.dir() + "/fd").c_str(), R_OK | X_OK) == 0 || errno != EACCES) continue;
-    if (make_dumpable(p)) continue;
-    p.closed = true;
+    const auto status = try_read_status(p.dir());
+    if (!status)
+      throw OsError("ERR_PROCESS_GONE", "open", ESRCH, "a process was killed meanwhile").in_process(p.pid);
+    p.closed = has_own_filter(*status) || !make_dumpable(p);
+    if (!p.closed || has_own_filter(*status)) continue;  // that is a blocker of its own
     Blocker b;
     b.code = "ERR_UNSUPPORTED";
     b.reason =
@@ -345,7 +348,7 @@ Value Capture::survey() {
   }
   survey_objects(*context_, memory_);
   survey_sysv();
-  // What would be refused anyway is not asked further: nothing of ours has run in the pod yet.
+  // What would be refused anyway is not asked further: nothing of ours has run in the pod yet, but what lifted the veil.
   if (context_->blockers.empty()) {
     for (size_t i = 0; i < pod_.processes.size(); ++i) {
       FrozenProcess& p = pod_.processes[i];

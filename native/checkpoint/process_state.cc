@@ -84,9 +84,7 @@ void check_namespaces_for_children(const FrozenProcess& p, CaptureContext& c) {
 }
 
 void check_seccomp(const FrozenProcess& p, const ProcFields& status, CaptureContext& c) {
-  const uint64_t mode = status.number("Seccomp").value_or(0);
-  const uint64_t filters = status.number("Seccomp_filters").value_or(mode == 2 ? 1 : 0);
-  if (mode == 1 || filters > kOwnFilters) {
+  if (has_own_filter(status)) {
     c.block(blocker(p, "ERR_UNSUPPORTED", "a program that has installed a seccomp filter",
                     "not carried yet; turn its sandbox off", "seccomp"));
   }
@@ -239,6 +237,12 @@ void read_timers_from_proc(const FrozenProcess& p, CaptureContext& c, Value& rec
 
 }  // namespace
 
+bool has_own_filter(const ProcFields& status) {
+  const uint64_t mode = status.number("Seccomp").value_or(0);
+  const uint64_t filters = status.number("Seccomp_filters").value_or(mode == 2 ? 1 : 0);
+  return mode == 1 || filters > kOwnFilters;
+}
+
 Value outside_state(FrozenPod& pod, FrozenProcess& p, CaptureContext& c) {
   const auto status = try_read_status(p.dir());
   if (!status)
@@ -263,6 +267,7 @@ Value outside_state(FrozenPod& pod, FrozenProcess& p, CaptureContext& c) {
     return v;
   }
   if (p.threads[0].stop_signal != 0) v.set("stopSignal", p.threads[0].stop_signal);
+  check_seccomp(p, *status, c);
   if (p.closed) {  // refused; its place in the tree is all there is to say
     Value threads = Value::list();
     for (const FrozenThread& t : p.threads) threads.push(Value::map().set("tid", t.tid));
@@ -271,7 +276,6 @@ Value outside_state(FrozenPod& pod, FrozenProcess& p, CaptureContext& c) {
   }
   check_namespaces(pod, p, c);
   check_namespaces_for_children(p, c);
-  check_seccomp(p, *status, c);
   read_credentials(p, *status, c, v);
   read_paths(p, c, v);
   read_limits(p, v);

@@ -8,6 +8,9 @@
 
 namespace virt {
 
+// A seccomp filter (seccomp(2)) beside ours, or the strict mode: any call we make it do might kill it.
+bool has_own_filter(const ProcFields& status);
+
 // Names, tree, credentials, limits, scheduling, registers, pending signals. Reports what cannot be carried to
 // the context.
 Value outside_state(FrozenPod& pod, FrozenProcess& process, CaptureContext& context);

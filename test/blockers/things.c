@@ -13,6 +13,7 @@
 #include <mqueue.h>
 #include <netinet/in.h>
 #include <sched.h>
+#include <stddef.h>
 #include <sys/epoll.h>
 #include <sys/inotify.h>
 #include <sys/ipc.h>
@@ -190,7 +191,17 @@ static int own_seccomp(void) {
 
 static int own_namespace(void) { return unshare(geteuid() == 0 ? CLONE_NEWUTS : CLONE_NEWUSER | CLONE_NEWUTS); }
 static int namespace_for_children(void) { return geteuid() == 0 ? unshare(CLONE_NEWPID) : -1; }
-static int undumpable(void) { return geteuid() == 0 ? -1 : prctl(PR_SET_DUMPABLE, 0); }
+
+/* Nobody may look into it, and nobody may make it ask for that to be changed. */
+static int sealed(void) {
+  struct sock_filter no_prctl[] = {{BPF_LD | BPF_W | BPF_ABS, 0, 0, offsetof(struct seccomp_data, nr)},
+                                   {BPF_JMP | BPF_JEQ | BPF_K, 0, 1, SYS_prctl},
+                                   {BPF_RET | BPF_K, 0, 0, SECCOMP_RET_KILL_PROCESS},
+                                   {BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ALLOW}};
+  struct sock_fprog program = {sizeof no_prctl / sizeof no_prctl[0], no_prctl};
+  must(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_DUMPABLE, 0) == 0);
+  return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program);
+}
 
 static int removed_cwd(void) {
   return mkdir(scratch("cwd"), 0700) == 0 && chdir(scratch("cwd")) == 0 && rmdir(scratch("cwd")) == 0 ? 0 : -1;
@@ -230,7 +241,7 @@ static const struct {
     {"tcp-backlog", tcp_backlog, descriptor}, {"unix-backlog", unix_backlog, descriptor}, {"udp-queue", udp_queue, descriptor},
     {"in-flight", in_flight, descriptor}, {"packet-pipe", packet_pipe, descriptor}, {"filtered", filtered, descriptor},
     {"own-seccomp", own_seccomp, process}, {"own-namespace", own_namespace, process},
-    {"namespace-for-children", namespace_for_children, process}, {"undumpable", undumpable, process},
+    {"namespace-for-children", namespace_for_children, process}, {"sealed", sealed, process},
     {"removed-cwd", removed_cwd, process}, {"unlike-threads", unlike_threads, process},
     {"semaphores", semaphores, system_v}, {"messages", messages, system_v}, {"segment", segment, system_v},
 };
