@@ -67,7 +67,10 @@ async function tap(mode, directory, node, prefix, env) {
   const code = await new Promise((resolve) =>
     child.exitCode === null ? child.on("close", resolve) : resolve(child.exitCode),
   );
-  if (code !== 0 && counts.failed === 0) counts.failed = 1;
+  if (code !== 0 && counts.failed === 0) {
+    counts.failed = 1;
+    counts.failures.push(`tap ended with code ${code}, though no test failed:`, ...all.slice(-60));
+  }
   mkdirSync(join(root, "build", "test"), { recursive: true });
   writeFileSync(join(root, "build", "test", `${mode.replaceAll(" ", "-")}.tap`), `${all.join("\n")}\n`);
   return counts;

@@ -24,6 +24,9 @@ for (const key of Object.keys(process.env)) {
     delete process.env[key];
 }
 
+// Without this word at its end a test measures coverage, whatever the configuration says.
+process.env["_TAPJS_PROCESSINFO_COVERAGE_"] = "0";
+
 process.on("exit", () => {
   if (process.env["VIRT_RUN_KEEP"] === undefined) rmSync(sandbox, { recursive: true, force: true });
 });
