@@ -11,6 +11,7 @@ export { type Blocker, type ErrorCode, errorHints, VirtError } from "./errors.js
 export { packImage, unpackImage } from "./image/archive.js";
 export { Image, type ImageSummary, listImages as images, openImage, verifyImage } from "./image/image.js";
 export type { Manifest } from "./image/manifest.js";
+export { type Effect, type EffectBase, type EffectSummary, summarize } from "./journal/journal.js";
 export type { DetachOptions, Progress } from "./pod/detach.js";
 export type { ExecOptions, ExecSession } from "./pod/exec.js";
 export type { PodInfo, ProcessInfo } from "./pod/inspect.js";

@@ -23,6 +23,7 @@ export interface NativeLaunchOptions {
   /** Output is never dropped for it. */
   patient?: boolean;
   rebuild?: boolean;
+  record?: "none" | "default";
   ptsIndex?: number;
   hostname?: string;
   cwd?: string;

@@ -71,6 +71,10 @@ Step Keeper::prepare() {
   if (!signals_) return failed("setting up the keeper's loop");
   if (listen(listener_.get(), 64) != 0) return failed("listening for supervisors");
   log_.open(state_dir_.get());
+  if (plan_.recording != 0) {
+    errno = interposer_.start(static_cast<Recording>(plan_.recording), state_dir_.get(), rebuilding_);
+    if (errno != 0) return failed("starting the interposer");
+  }
 
   const bool input = (plan_.flags & protocol::kPlanKeepInput) != 0;
   if (plan_.stdio != Stdio::kInherit) {
@@ -104,6 +108,7 @@ Step Keeper::start_program() {
   p.env = plan_.env;
   p.terminal = plan_.stdio == Stdio::kTerminal;
   p.open_files = plan_.open_files;
+  p.filtered = interposer_.runs();
   for (int i = 0; i < 3; ++i) p.stdio[i] = consoles_.empty() ? i : consoles_[0]->program_fd(i);
   note_streams(p.stdio);
   int error = 0;
@@ -318,6 +323,7 @@ void Keeper::drain() {
   for (size_t i = 0; i < consoles_.size(); ++i) {
     pump_all(*consoles_[i], static_cast<int>(i));
   }
+  interposer_.catch_up();
   if (detached_) {
     record("detached\n");
   } else if (first_ended_) {

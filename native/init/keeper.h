@@ -11,6 +11,7 @@
 
 #include "init/connection.h"
 #include "init/console.h"
+#include "init/interposer.h"
 #include "init/protocol.h"
 #include "init/step.h"
 #include "sys/fd.h"
@@ -62,6 +63,7 @@ class Keeper {
   std::vector<std::unique_ptr<Connection>> connections_;
   std::vector<std::unique_ptr<Console>> consoles_;  // 0: the first program's, if it has one
   Log log_;
+  Interposer interposer_;
   std::vector<protocol::Status::Stream> streams_;
 
   pid_t first_pid_ = 0;

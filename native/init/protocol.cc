@@ -15,6 +15,7 @@ std::string encode(const LaunchPlan& plan) {
   w.number(plan.monotonic_offset_ns);
   w.number(plan.boottime_offset_ns);
   w.number(plan.pts_index);
+  w.number(plan.recording);
   w.text(plan.state_dir);
   w.text(plan.socket_path);
   w.text(plan.hostname);
@@ -42,6 +43,7 @@ bool decode(std::string_view bytes, LaunchPlan* plan) {
   plan->monotonic_offset_ns = r.number<int64_t>();
   plan->boottime_offset_ns = r.number<int64_t>();
   plan->pts_index = r.number<uint32_t>();
+  plan->recording = r.number<uint32_t>();
   plan->state_dir = r.text();
   plan->socket_path = r.text();
   plan->hostname = r.text();

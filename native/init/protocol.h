@@ -84,6 +84,7 @@ struct LaunchPlan {
   uint64_t open_files = 0;  // soft limit of open files for the first program; 0: as we have it
   int64_t monotonic_offset_ns = 0, boottime_offset_ns = 0;  // rebuild: time namespace
   uint32_t pts_index = 0;                                   // rebuild: the terminal's number
+  uint32_t recording = 0;                                   // interpose/policy.h
   std::string state_dir;                                    // where log and exit status go
   std::string socket_path;                                  // removed when the pod ends
   std::string hostname;                                     // empty: the host's

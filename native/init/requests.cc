@@ -146,6 +146,7 @@ void Keeper::handle_exec(Connection& c, const Frame& f) {
   p.env = plan.env;
   p.terminal = plan.stdio == Stdio::kTerminal;
   p.open_files = plan_.open_files;
+  p.filtered = interposer_.runs();
   std::unique_ptr<Console> console;
   if (plan.stdio == Stdio::kInherit) {
     for (size_t i = 0; i < 3; ++i) p.stdio[i] = fds[i].get();
@@ -231,6 +232,7 @@ void Keeper::handle_seed(Connection& c, const Frame& f) {
   }
   commit_ = static_cast<int32_t*>(page);
   plan.commit = memory.get();
+  plan.filtered = interposer_.runs();
   for (int i = 0; i < 3; ++i) plan.stdio[i] = consoles_.empty() ? i : consoles_[0]->program_fd(i);
   note_streams(plan.stdio);
   const pid_t pid = grow_seed(plan, own_program_.get());
@@ -251,6 +253,7 @@ void Keeper::handle_commit(Connection& c, const Frame& f) {
   __atomic_store_n(commit_, 1, __ATOMIC_SEQ_CST);
   syscall(SYS_futex, commit_, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
   rebuilding_ = false;
+  interposer_.go_on();
   first_pid_ = first;
   first_ended_ = ended;
   first_status_ = wait_status;

@@ -70,7 +70,8 @@ int execute_seed(const SeedPlan& plan, int own_program, int report) {
                          std::to_string(plan.region),
                          std::to_string(plan.size),
                          std::to_string(plan.commit),
-                         std::to_string(report)};
+                         std::to_string(report),
+                         plan.filtered ? "1" : "0"};
   char* argv[std::size(words) + 1] = {};
   for (size_t i = 0; i < std::size(words); ++i) argv[i] = words[i].data();
   char* env[] = {nullptr};
@@ -78,9 +79,11 @@ int execute_seed(const SeedPlan& plan, int own_program, int report) {
   return errno;
 }
 
-int furnish_seed(uint64_t start, uint64_t size, int commit) {
+int furnish_seed(uint64_t start, uint64_t size, int commit, bool filtered) {
   if (const int error = give_up_ambient(); error != 0) return error;
-  if (const int error = install_filter(); error != 0) return error;
+  if (!filtered) {
+    if (const int error = install_filter(Recording::kNone, nullptr); error != 0) return error;
+  }
   auto* region = reinterpret_cast<char*>(start);  // NOLINT(performance-no-int-to-ptr): the engine chose it
   void* code =
       mmap(region, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
@@ -95,8 +98,9 @@ int furnish_seed(uint64_t start, uint64_t size, int commit) {
 
 int run_seed(char** arguments) {
   const int commit = std::atoi(arguments[2]), report = std::atoi(arguments[3]);
-  const int error = furnish_seed(std::strtoull(arguments[0], nullptr, 10),
-                                 std::strtoull(arguments[1], nullptr, 10), commit);
+  const int error =
+      furnish_seed(std::strtoull(arguments[0], nullptr, 10), std::strtoull(arguments[1], nullptr, 10), commit,
+                   std::strcmp(arguments[4], "1") == 0);
   (void)!write(report, &error, sizeof error);
   if (error != 0) return 1;
   syscall(SYS_close_range, 3U, ~0U, 0U);

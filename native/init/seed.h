@@ -13,6 +13,7 @@ struct SeedPlan {
   uint64_t region = 0, size = 0;  // where the agent lives: free in every process that is to be rebuilt
   pid_t pid = 0;                  // its pid in the pod
   int commit = -1;                // the shared word: a memfd of one page
+  bool filtered = false;          // it inherits the pod's filter
   int stdio[3] = {0, 1, 2};
 };
 
@@ -21,7 +22,7 @@ struct SeedPlan {
 // those who own that may look into it even where it is undumpable (ptrace(2), user_namespaces(7)).
 pid_t grow_seed(const SeedPlan& plan, int own_program);
 
-// main() of that program: virt-init seed REGION SIZE COMMIT_FD REPORT_FD.
+// main() of that program: virt-init seed REGION SIZE COMMIT_FD REPORT_FD FILTERED.
 inline constexpr const char* kSeedArgument = "seed";
 int run_seed(char** arguments);
 

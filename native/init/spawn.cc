@@ -80,7 +80,9 @@ int become(const Program& program) {
     limit.rlim_cur = program.open_files < limit.rlim_max ? program.open_files : limit.rlim_max;
     setrlimit(RLIMIT_NOFILE, &limit);
   }
-  if (const int error = install_filter(); error != 0) return error;
+  if (!program.filtered) {
+    if (const int error = install_filter(Recording::kNone, nullptr); error != 0) return error;
+  }
   if (!program.cwd.empty() && chdir(program.cwd.c_str()) != 0) return -errno;
   return exec_searching(program);
 }

@@ -10,6 +10,7 @@
 namespace virt::init {
 
 struct Program {
+  bool filtered = false;  // it inherits the pod's filter
   std::string cwd;
   std::vector<std::string> argv, env;
   int stdio[3] = {-1, -1, -1};  // what becomes 0, 1, 2

@@ -8,6 +8,9 @@
 
 #include <cerrno>
 #include <cstddef>
+#include <vector>
+
+#include "interpose/calls.h"
 
 namespace virt {
 namespace {
@@ -19,17 +22,61 @@ sock_filter jump(unsigned short code, unsigned value, unsigned char yes, unsigne
   return {code, yes, no, value};
 }
 
+// Halves of argument n; the machine is little-endian.
+unsigned low(int n) {
+  return static_cast<unsigned>(offsetof(seccomp_data, args) + static_cast<size_t>(n) * 8);
+}
+unsigned high(int n) { return low(n) + 4; }
+
+void add_call(std::vector<sock_filter>* program, const RecordedCall& call) {
+  std::vector<sock_filter> body;
+  switch (call.when) {
+    case When::always:
+      body = {statement(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF)};
+      break;
+    case When::flags:
+      body = {statement(BPF_LD | BPF_W | BPF_ABS, low(call.argument)),
+              jump(BPF_JMP | BPF_JSET | BPF_K, call.mask, 0, 1),
+              statement(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF),
+              statement(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+      break;
+    case When::not_null:
+      body = {statement(BPF_LD | BPF_W | BPF_ABS, low(call.argument)),
+              jump(BPF_JMP | BPF_JEQ | BPF_K, 0, 0, 2),
+              statement(BPF_LD | BPF_W | BPF_ABS, high(call.argument)),
+              jump(BPF_JMP | BPF_JEQ | BPF_K, 0, 1, 0),
+              statement(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF),
+              statement(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+      break;
+  }
+  program->push_back(
+      jump(BPF_JMP | BPF_JEQ | BPF_K, call.number, 0, static_cast<unsigned char>(body.size())));
+  program->insert(program->end(), body.begin(), body.end());
+}
+
 }  // namespace
 
-int install_filter() {
-  sock_filter program[] = {
+int install_filter(Recording recording, UniqueFd* listener) {
+  std::vector<sock_filter> program{
       statement(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
       jump(BPF_JMP | BPF_JEQ | BPF_K, kIoUringSetup, 0, 1),
       statement(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
-      statement(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
   };
-  const sock_fprog prog{sizeof program / sizeof program[0], program};
-  return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &prog) == 0 ? 0 : errno;
+  if (recording != Recording::kNone) {
+    // Numbers mean other calls elsewhere.
+    program.push_back(statement(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, arch)));
+    program.push_back(jump(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 1, 0));
+    program.push_back(statement(BPF_RET | BPF_K, SECCOMP_RET_ALLOW));
+    program.push_back(statement(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)));
+    for (const RecordedCall& call : recorded_calls()) add_call(&program, call);
+  }
+  program.push_back(statement(BPF_RET | BPF_K, SECCOMP_RET_ALLOW));
+  const sock_fprog prog{static_cast<unsigned short>(program.size()), program.data()};
+  const unsigned flags = recording == Recording::kNone ? 0 : SECCOMP_FILTER_FLAG_NEW_LISTENER;
+  const long made = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &prog);
+  if (made < 0) return errno;
+  if (recording != Recording::kNone) listener->reset(static_cast<int>(made));
+  return 0;
 }
 
 }  // namespace virt

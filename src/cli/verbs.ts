@@ -8,6 +8,7 @@ export const verbs = {
   ps: () => import("./verbs/ps.js"),
   inspect: () => import("./verbs/inspect.js"),
   top: () => import("./verbs/top.js"),
+  effects: () => import("./verbs/effects.js"),
   logs: () => import("./verbs/logs.js"),
   kill: () => import("./verbs/kill.js"),
   stop: () => import("./verbs/stop.js"),

@@ -314,6 +314,8 @@ export const manifestSchema = v.object({
     labels: v.record(v.string(), v.string()),
     remaps: v.array(remap),
     hostname: optional(v.string()),
+    /** What of its effects goes into its journal. */
+    record: optional(v.picklist(["none", "default"])),
     user: v.object({ uid: count, gid: count, root: v.boolean() }),
     first: v.object({ pid: count, ended: v.boolean(), waitStatus: int }),
   }),

@@ -136,6 +136,7 @@ export async function detach(pod: Pod, options: DetachOptions, kind: "detach" | 
         remaps: pod.record.remaps,
         user: { uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0, root: process.geteuid?.() === 0 },
         first: { pid: status.firstPid, ended: status.firstEnded, waitStatus: status.waitStatus },
+        ...(pod.record.record === undefined ? {} : { record: pod.record.record }),
         ...(pod.record.hostname === undefined ? {} : { hostname: pod.record.hostname }),
       },
       ...rest,

@@ -54,6 +54,11 @@ export interface LaunchOptions {
    * it then, else with the next list(). Default false.
    */
   removeAtEnd?: boolean;
+  /**
+   * What of the pod's side effects goes into its journal, for effects(): "default" files made, changed and removed, addresses
+   * bound and talked to, programs executed; "none" nothing, and nothing is interposed. Default "none".
+   */
+  record?: "none" | "default";
   /** Called with the connection before anything of the program can come through it. @internal */
   view?: (connection: ControlConnection) => void;
   /** With "log": standard input stays open, empty, instead of being /dev/null. Default false. */
@@ -98,6 +103,7 @@ export async function launch(command: string, args: readonly string[] = [], opti
     labels: options.labels ?? {},
     remaps: pathRemaps(options.remap?.path),
     removeAtEnd: options.removeAtEnd ?? false,
+    record: options.record ?? "none",
     ...(options.hostname === undefined ? {} : { hostname: options.hostname }),
   };
   let connection: ControlConnection | undefined;
@@ -118,6 +124,7 @@ export async function launch(command: string, args: readonly string[] = [], opti
         hostname: options.hostname ?? "",
         cwd: record.cwd,
         remaps: record.remaps,
+        record: record.record ?? "none",
         argv: record.command,
         env: environmentList(options.env ?? process.env),
       }),

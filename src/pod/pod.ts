@@ -10,6 +10,7 @@ import { FrameType, type InitStatus, uint32s } from "../control/protocol.js";
 import type { Blocker } from "../errors.js";
 import { VirtError } from "../errors.js";
 import type { Image } from "../image/image.js";
+import { type Effect, followJournal, readJournal } from "../journal/journal.js";
 import type { DetachOptions } from "./detach.js";
 import type { ExecOptions, ExecSession } from "./exec.js";
 import type { PodInfo } from "./inspect.js";
@@ -300,6 +301,21 @@ export class Pod extends EventEmitter<PodEvents> implements AsyncDisposable {
       }
     }
     return Buffer.concat(parts);
+  }
+
+  /**
+   * What the pod has done outside so far, if it was launched with `record: "default"`; [] otherwise. Iterated with
+   * `for await` it goes on until the pod ends.
+   *
+   * @example
+   * for await (const effect of pod.effects()) console.log(effect.kind, effect.pid);
+   */
+  effects(): Effect[] & AsyncIterable<Effect> {
+    const directory = podDirectory(this.id);
+    const until = this.ended();
+    return Object.assign(readJournal(directory), {
+      [Symbol.asyncIterator]: () => followJournal(directory, until),
+    });
   }
 
   /**

@@ -200,6 +200,7 @@ export async function reattach(nameOrImage: string | Image, options: ReattachOpt
     remaps,
     removeAtEnd: options.removeAtEnd ?? false,
     image: image.path,
+    record: manifest.pod.record ?? "none",
     ...(manifest.pod.hostname === undefined ? {} : { hostname: manifest.pod.hostname }),
   };
   let connection: ControlConnection | undefined;
@@ -218,6 +219,7 @@ export async function reattach(nameOrImage: string | Image, options: ReattachOpt
       stateDir: directory,
       stdio,
       rebuild: true,
+      record: manifest.pod.record ?? "none",
       keepInput: wanted === "pipe",
       hostname: manifest.pod.hostname ?? "",
       remaps,

@@ -42,6 +42,8 @@ export interface PodRecord {
   remaps: PathRemap[];
   /** Removed from the store when it ends. */
   removeAtEnd: boolean;
+  /** What goes into its journal. */
+  record?: "none" | "default";
   /** The image it was reattached from. */
   image?: string;
   /** The image it was detached to. */

@@ -1,5 +1,5 @@
 import { readFileSync } from "node:fs";
-import type { Command } from "commander";
+import { type Command, Option } from "commander";
 import { VirtError } from "../../errors.js";
 import { parseRemap } from "../../remap/path.js";
 import { exitWith } from "../execute.js";
@@ -27,6 +27,11 @@ export function command(): Command {
     .option("--rm", "forget the pod and its log when it has ended (not when it was detached)")
     .option("--label <key=value>", "a label, for ps --filter; may be repeated", collect)
     .option("--remap <path:OLD=NEW>", "what is at NEW appears at OLD in the pod; may be repeated", collect)
+    .addOption(
+      new Option("--record <what>", "keep a journal of what it does outside, for virt-run effects")
+        .choices(["none", "default"])
+        .default("none"),
+    )
     .option("--detach-keys <keys>", "keys that leave the terminal; the program runs on", "ctrl-],d")
     .option("--status-fd <n>", "write JSON lines to this descriptor: started, then exited or detached", Number)
     .passThroughOptions();
@@ -42,6 +47,7 @@ export function command(): Command {
       labels: labels(o["label"] as string[] | undefined),
       remap: { path: remap },
       removeAtEnd: o["rm"] === true,
+      record: o["record"] as "none" | "default",
       background: o["detached"] === true,
       ...(c.getOptionValueSource("tty") === undefined ? {} : { terminal: o["tty"] === true }),
       interactive: o["interactive"] === true,
