@@ -447,7 +447,6 @@ void Capture::read(int directory, Value& record, const std::atomic<bool>& stop,
   Value counts = Value::list();
   for (const uint64_t pages : parts) counts.push(static_cast<int64_t>(pages));
   record.set("pagesInPart", std::move(counts));
-  PageFile(directory, std::move(parts)).verify(options_.threads, stop);
   fault_point("capture-read-done");
   for (const auto& look : context_->read_last) look();
   record.set("objects", context_->objects());
