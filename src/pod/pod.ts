@@ -312,9 +312,8 @@ export class Pod extends EventEmitter<PodEvents> implements AsyncDisposable {
    */
   effects(): Effect[] & AsyncIterable<Effect> {
     const directory = podDirectory(this.id);
-    const until = this.ended();
     return Object.assign(readJournal(directory), {
-      [Symbol.asyncIterator]: () => followJournal(directory, until),
+      [Symbol.asyncIterator]: () => followJournal(directory, this.ended()),
     });
   }
 
