@@ -1,11 +1,13 @@
 #include "resources/rebuild_context.h"
 
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 
 #include "base/error.h"
@@ -78,6 +80,18 @@ int RebuildContext::open_in_pod(const std::string& path, int flags, int mode) {
     e.at_path(path);
     throw;
   }
+}
+
+RemoteAddress RebuildContext::lend(const std::string& bytes) {
+  const int64_t at = call(SYS_mmap, 0, std::max<size_t>(bytes.size(), 1), PROT_READ | PROT_WRITE,
+                          MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (at < 0 && at > -4096) throw OsError("mmap", static_cast<int>(-at), "making room in the seed");
+  agent_->memory().write(static_cast<RemoteAddress>(at), bytes.data(), bytes.size());
+  return static_cast<RemoteAddress>(at);
+}
+
+void RebuildContext::take_back(RemoteAddress address, size_t size) {
+  call(SYS_munmap, address, std::max<size_t>(size, 1));
 }
 
 int RebuildContext::reopen(int seed_fd, int flags) {

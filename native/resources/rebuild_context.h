@@ -41,6 +41,9 @@ class RebuildContext {
   // open(2) through /proc/self/fd: a new description of the same thing with other flags.
   int reopen(int seed_fd, int flags);
   void close(int seed_fd);
+  // Memory of the seed that holds `bytes`, for what a batch has no room for; and its end.
+  RemoteAddress lend(const std::string& bytes);
+  void take_back(RemoteAddress address, size_t size);
   // The very description, in our table.
   [[nodiscard]] UniqueFd take(int seed_fd) const;
 

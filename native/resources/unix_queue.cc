@@ -21,13 +21,6 @@ namespace {
 
 constexpr size_t kMostMessageBytes = 4 << 20;
 
-int room_to_send(int fd) {
-  int bytes = 0;
-  socklen_t size = sizeof bytes;
-  check(getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, &size), "getsockopt", "examining a unix socket");
-  return bytes;
-}
-
 struct Message {
   std::string bytes, from;  // from: the sender's name, of datagrams
 };
@@ -117,16 +110,28 @@ void capture_unix_queue(Handle& h, CaptureContext& c, int type) {
 
 namespace {
 
-// Sends what waited, whatever room its sender had left since.
-void put(int fd, const std::string& bytes, int type) {
-  const int before = room_to_send(fd);
-  const auto set_room = [fd](size_t size) {
+// Lets a socket send a message of this size, whatever room its sender had left since.
+class RoomToSend {
+ public:
+  RoomToSend(int fd, size_t size) : fd_(fd) {
+    socklen_t length = sizeof before_;
+    check(getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &before_, &length), "getsockopt", "examining a unix socket");
+    set(static_cast<size_t>(before_) / 2 + size * 2);
+  }
+  ~RoomToSend() { set(static_cast<size_t>(before_) / 2); }  // the kernel doubles what it is told
+  RoomToSend(const RoomToSend&) = delete;
+  RoomToSend& operator=(const RoomToSend&) = delete;
+
+ private:
+  void set(size_t size) const {
     const int value = static_cast<int>(std::min<size_t>(size, kMostMessageBytes));
-    setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &value, sizeof value);
-  };
-  set_room(static_cast<size_t>(before) / 2 + bytes.size() * 2);
-  const ScopeExit restore(
-      [&] { set_room(static_cast<size_t>(before) / 2); });  // the kernel doubles what it is told
+    setsockopt(fd_, SOL_SOCKET, SO_SNDBUF, &value, sizeof value);
+  }
+  int fd_, before_ = 0;
+};
+
+void put(int fd, const std::string& bytes, int type) {
+  const RoomToSend room(fd, bytes.size());
   // A stream may take it in pieces; a message, an empty one too, goes in one.
   for (size_t done = 0;;) {
     const ssize_t n = send(fd, bytes.data() + done, bytes.size() - done, MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -144,28 +149,33 @@ void fill_unix_queue(int into, const Value& queue, int type) {
 }
 
 void fill_datagrams(const Value& record, RebuildContext& c, int type) {
+  const Value* path = record.find("path");
+  const std::string& to = path != nullptr ? path->as_string() : record.at("name").as_bytes();
   const Value* senders = record.find("senders");
   const auto& queue = record.at("queue").as_list();
   for (size_t i = 0; i < queue.size(); ++i) {
     const std::string from = senders != nullptr ? senders->as_list().at(i).as_bytes() : std::string();
+    const std::string& bytes = queue[i].as_bytes();
     const auto known = c.unix_names.find(from);
     const bool own = from.empty() || known == c.unix_names.end();
     const int sender = own ? make_unix_socket(c, type) : known->second;
-    // Connected in the pod, where the name is; sent from here, however long it is.
+    // Sent in the pod, where the name is, and by sendto(2): whom the sender is connected to is its own affair.
+    const RemoteAddress message = c.lend(bytes);
+    const UniqueFd mine = c.take(sender);
+    const RoomToSend room(mine.get(), bytes.size());
     Batch b = c.batch();
     if (own && !from.empty() && from[0] == '\0') {
       const auto [name, name_size] = unix_address(from);
       b.call(SYS_bind, sender, b.in(&name, sizeof name), name_size);
     }
-    const size_t connected = connect_to_bound(b, sender, record);
+    size_t sent = 0;
+    with_address(b, to, [&](RemoteAddress at, socklen_t size) {
+      sent = b.call(SYS_sendto, sender, message, bytes.size(), MSG_DONTWAIT, at, size);
+    });
+    if (own) b.call(SYS_close, sender);
     c.run(b);
-    b.must(connected, "connect", "putting back a datagram");
-    put(c.take(sender).get(), queue[i].as_bytes(), type);
-    Batch end = c.batch();
-    const sockaddr nobody{AF_UNSPEC, {}};
-    end.call(SYS_connect, sender, end.in(&nobody, sizeof nobody), sizeof nobody);
-    if (own) end.call(SYS_close, sender);
-    c.run(end);
+    c.take_back(message, bytes.size());
+    b.must(sent, "sendto", "putting back a datagram");
   }
 }
 

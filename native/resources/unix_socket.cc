@@ -62,7 +62,7 @@ const Handle* listener_named(CaptureContext& c, const std::string& name) {
   return nullptr;
 }
 
-// A datagram socket that sends to a name by default: its peer need not know it, and may be made after it.
+// A datagram socket that sends to a name by default: its peer does not send to it, and may be made after it.
 void capture_sender(Handle& h, CaptureContext& c, const Handle* peer, const std::string& name) {
   std::string to = name;
   if (peer != nullptr && name[0] != '\0') {
@@ -81,7 +81,9 @@ void capture_connected(Handle& h, CaptureContext& c, const UnixSocketInfo& info,
   const Handle* peer = info.peer != 0 ? handle_with_inode(c, info.peer) : nullptr;
   const bool closed = peer == nullptr && (info.peer == 0 || !c.unix_sockets().contains(info.peer));
   const std::string name = peer_unix_name(h.dup.get());
-  if (type == SOCK_DGRAM && !closed && !name.empty()) return capture_sender(h, c, peer, name);
+  // Two that send to each other are a pair, whatever names they have.
+  const bool mutual = peer != nullptr && c.unix_sockets().at(info.peer).peer == h.st.st_ino;
+  if (type == SOCK_DGRAM && !closed && !mutual && !name.empty()) return capture_sender(h, c, peer, name);
   if (peer == nullptr && !closed) {
     c.block(h, "ERR_CONNECTION",
             "a unix socket connected to a process outside the pod" +
@@ -200,7 +202,9 @@ void bind_in_pod(RebuildContext& c, int fd, const Value& record, const std::stri
   // Somebody listens there now?
   const int probe = make_unix_socket(c, type_number(record.at("type").as_string()));
   Batch p = c.batch();
-  const size_t connected = connect_to_bound(p, probe, record);
+  size_t connected = 0;
+  with_address(p, path->as_string(),
+               [&](RemoteAddress at, socklen_t size) { connected = p.call(SYS_connect, probe, at, size); });
   p.call(SYS_close, probe);
   c.run(p);
   if (p.result(connected) == 0) {
@@ -208,7 +212,10 @@ void bind_in_pod(RebuildContext& c, int fd, const Value& record, const std::stri
   }
   Batch b = c.batch();
   size_t bound = 0;
-  where_bound(b, record, [&] {
+  // A relative name is bound from the directory it was bound from.
+  const std::string& whole = path->as_string();
+  if (!whole.ends_with(name)) throw BadValue("a unix socket whose path does not end with its name");
+  in_directory(b, whole.substr(0, whole.size() - name.size()), [&] {
     b.call(SYS_unlinkat, AT_FDCWD, b.in(name), 0);
     bound = b.call(SYS_bind, fd, b.in(&address.first, sizeof address.first), address.second);
     b.call(SYS_fchmodat, AT_FDCWD, b.in(name), record.get_int("mode", 0755));
@@ -238,11 +245,13 @@ RebuildContext::Roles make_pair(RebuildContext& c, int type) {
 // A connection whose one end bears a name: made as the program made it, by connecting to that name.
 RebuildContext::Roles connect_pair(RebuildContext& c, int type, const std::string& name, int listener,
                                    const std::string& named_end) {
-  const auto [address, size] = unix_address(name);
   const int client = make_unix_socket(c, type);
   Batch b = c.batch();
-  const size_t connected = b.call(SYS_connect, client, b.in(&address, sizeof address), size);
-  b.or_stop();
+  size_t connected = 0;
+  with_address(b, name, [&](RemoteAddress at, socklen_t size) {
+    connected = b.call(SYS_connect, client, at, size);
+    b.or_stop();
+  });
   const size_t accepted = b.call(SYS_accept4, listener, 0, 0, SOCK_CLOEXEC);
   const int server = c.run_for_fd(b, accepted, "accept4", "making a unix connection again");
   b.must(connected, "connect", "making a unix connection again");
@@ -348,9 +357,10 @@ int rebuild(const Value& record, RebuildContext& c) {
   // Connected, it would take nothing from others any more (unix(7)).
   if (record.find("sendsTo") != nullptr) {
     c.at_last.emplace_back([&record, &c, fd] {
-      const auto [address, size] = unix_address(record.at("sendsTo").as_bytes());
       Batch b = c.batch();
-      const size_t connected = b.call(SYS_connect, fd, b.in(&address, sizeof address), size);
+      size_t connected = 0;
+      with_address(b, record.at("sendsTo").as_bytes(),
+                   [&](RemoteAddress at, socklen_t size) { connected = b.call(SYS_connect, fd, at, size); });
       c.run(b);
       b.must(connected, "connect", "connecting a datagram socket");
     });
@@ -368,14 +378,10 @@ int make_unix_socket(RebuildContext& c, int type) {
   return c.run_for_fd(b, made, "socket", "making a unix socket");
 }
 
-void where_bound(Batch& b, const Value& record, const std::function<void()>& calls) {
-  const Value* path = record.find("path");
-  const std::string& name = record.at("name").as_bytes();
-  if (path == nullptr || name.starts_with('/')) return calls();
-  const std::string& whole = path->as_string();
-  if (!whole.ends_with(name)) throw BadValue("a unix socket whose path does not end with its name");
+void in_directory(Batch& b, const std::string& directory, const std::function<void()>& calls) {
+  if (directory.empty()) return calls();
   const size_t before = b.call(SYS_openat, AT_FDCWD, b.in("."), O_PATH | O_DIRECTORY | O_CLOEXEC);
-  b.call(SYS_chdir, b.in(whole.substr(0, whole.size() - name.size())));
+  b.call(SYS_chdir, b.in(directory));
   calls();
   b.call(SYS_fchdir, 0);
   b.from(1, before);
@@ -383,12 +389,13 @@ void where_bound(Batch& b, const Value& record, const std::function<void()>& cal
   b.from(1, before);
 }
 
-size_t connect_to_bound(Batch& b, int fd, const Value& record) {
-  const auto [address, size] = unix_address(record.at("name").as_bytes());
+void with_address(Batch& b, const std::string& name,
+                  const std::function<void(RemoteAddress, socklen_t)>& calls) {
+  const bool fits = name.size() <= sizeof sockaddr_un{}.sun_path;
+  const size_t cut = fits ? 0 : name.rfind('/') + 1;
+  const auto [address, size] = unix_address(name.substr(cut));
   const RemoteAddress at = b.in(&address, sizeof address);
-  size_t connected = 0;
-  where_bound(b, record, [&, length = size] { connected = b.call(SYS_connect, fd, at, length); });
-  return connected;
+  in_directory(b, name.substr(0, cut), [&, length = size] { calls(at, length); });
 }
 
 const Kind kUnixSocket{"unix-socket", recognise, capture, rebuild};

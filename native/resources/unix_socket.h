@@ -1,7 +1,10 @@
 // Making unix sockets in a pod that is rebuilt, for unix_socket.cc and what fills their queues.
 #pragma once
 
+#include <sys/socket.h>
+
 #include <functional>
+#include <string>
 
 #include "resources/rebuild_context.h"
 
@@ -10,10 +13,10 @@ namespace virt {
 // Its descriptor in the seed. `type` as socket(2) takes it.
 int make_unix_socket(RebuildContext& context, int type);
 
-// Adds what `calls` adds, made in the directory a relative name was bound from: the whole path may be too long for an
-// address. `record` is that of a bound socket.
-void where_bound(Batch& batch, const Value& record, const std::function<void()>& calls);
-// Adds a connect(2) of `fd` to a bound socket; gives its index.
-size_t connect_to_bound(Batch& batch, int fd, const Value& record);
+// Adds what `calls` adds, made in a directory of the pod ("": where the seed is).
+void in_directory(Batch& batch, const std::string& directory, const std::function<void()>& calls);
+// Adds what `calls` adds, given the address of the socket of this name: abstract, or a path, however long.
+void with_address(Batch& batch, const std::string& name,
+                  const std::function<void(RemoteAddress, socklen_t)>& calls);
 
 }  // namespace virt
