@@ -43,7 +43,9 @@ LaunchOptions launch_options(const Value& o) {
   p.columns = static_cast<uint16_t>(o.get_int("columns", 80));
   p.open_files = parent_open_files();
   p.pts_index = static_cast<uint32_t>(o.get_int("ptsIndex", 0));
-  p.recording = o.get_string("record", "none") == "default" ? 1 : 0;
+  const std::string record = o.get_string("record", "none");
+  if (record != "none" && record != "default") throw BadValue("a recording of kind '" + record + "'");
+  p.recording = record == "default" ? 1 : 0;
   p.state_dir = o.at("stateDir").as_string();
   p.hostname = o.get_string("hostname", "");
   p.cwd = o.get_string("cwd", "");

@@ -36,11 +36,12 @@ uint64_t tag(Source source, size_t index) { return (static_cast<uint64_t>(source
 }  // namespace
 
 Keeper::Keeper(protocol::LaunchPlan plan, UniqueFd state_dir, UniqueFd listener, UniqueFd first_supervisor,
-               UniqueFd own_program)
+               UniqueFd own_program, Interposer& interposer)
     : plan_(std::move(plan)),
       state_dir_(std::move(state_dir)),
       listener_(std::move(listener)),
-      own_program_(std::move(own_program)) {
+      own_program_(std::move(own_program)),
+      interposer_(interposer) {
   connections_.push_back(std::make_unique<Connection>(std::move(first_supervisor)));
   connections_.back()->subscribed = true;
   rebuilding_ = (plan_.flags & protocol::kPlanRebuild) != 0;
@@ -102,13 +103,7 @@ void Keeper::note_streams(const int fds[3]) {
 }
 
 Step Keeper::start_program() {
-  Program p;
-  p.cwd = plan_.cwd;
-  p.argv = plan_.argv;
-  p.env = plan_.env;
-  p.terminal = plan_.stdio == Stdio::kTerminal;
-  p.open_files = plan_.open_files;
-  p.filtered = interposer_.runs();
+  Program p = program_of(plan_);
   for (int i = 0; i < 3; ++i) p.stdio[i] = consoles_.empty() ? i : consoles_[0]->program_fd(i);
   note_streams(p.stdio);
   int error = 0;

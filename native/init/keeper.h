@@ -13,6 +13,7 @@
 #include "init/console.h"
 #include "init/interposer.h"
 #include "init/protocol.h"
+#include "init/spawn.h"
 #include "init/step.h"
 #include "sys/fd.h"
 
@@ -20,9 +21,9 @@ namespace virt::init {
 
 class Keeper {
  public:
-  // `own_program`: virt-init's file, where a pod is to be rebuilt.
+  // `own_program`: virt-init's file, where a pod is to be rebuilt. `interposer` outlives the keeper.
   Keeper(protocol::LaunchPlan plan, UniqueFd state_dir, UniqueFd listener, UniqueFd first_supervisor,
-         UniqueFd own_program);
+         UniqueFd own_program, Interposer& interposer);
 
   // Starts the program, or waits to be told what to rebuild. Returns init's exit code when the pod has ended.
   int run();
@@ -57,13 +58,25 @@ class Keeper {
   [[nodiscard]] protocol::Status status() const;
   [[nodiscard]] int viewers_of(int console) const;
   void note_streams(const int fds[3]);
+  // `plan` is a LaunchPlan or an ExecPlan.
+  template <typename Plan>
+  [[nodiscard]] Program program_of(const Plan& plan) const {
+    Program p;
+    p.filtered = interposer_.runs();
+    p.cwd = plan.cwd;
+    p.argv = plan.argv;
+    p.env = plan.env;
+    p.terminal = plan.stdio == protocol::Stdio::kTerminal;
+    p.open_files = plan_.open_files;
+    return p;
+  }
 
   protocol::LaunchPlan plan_;
   UniqueFd state_dir_, listener_, signals_, own_program_;
   std::vector<std::unique_ptr<Connection>> connections_;
   std::vector<std::unique_ptr<Console>> consoles_;  // 0: the first program's, if it has one
   Log log_;
-  Interposer interposer_;
+  Interposer& interposer_;
   std::vector<protocol::Status::Stream> streams_;
 
   pid_t first_pid_ = 0;

@@ -80,12 +80,14 @@ int run(int plan_fd, int control, int listener) {
   prctl(PR_SET_DUMPABLE, 1);
   prctl(PR_SET_NAME, "virt-init");
   (void)!chdir("/");  // no directory of the launcher is held
+  // Never deleted: its thread answers until the process is gone, also for what is removed below.
+  auto& interposer = *new Interposer;
   int code;
   if (const Step s = furnish(plan); s.failed()) {
     code = tell_failure(control, s);
   } else {
     Keeper keeper(std::move(plan), std::move(state_dir), UniqueFd(listener), UniqueFd(control),
-                  std::move(own_program));
+                  std::move(own_program), interposer);
     code = keeper.run();
   }
   unlinkat(socket_dir.get(), socket_name.c_str(), 0);

@@ -140,13 +140,7 @@ void Keeper::handle_exec(Connection& c, const Frame& f) {
     c.reply(f, EINVAL);
     return;
   }
-  Program p;
-  p.cwd = plan.cwd;
-  p.argv = plan.argv;
-  p.env = plan.env;
-  p.terminal = plan.stdio == Stdio::kTerminal;
-  p.open_files = plan_.open_files;
-  p.filtered = interposer_.runs();
+  Program p = program_of(plan);
   std::unique_ptr<Console> console;
   if (plan.stdio == Stdio::kInherit) {
     for (size_t i = 0; i < 3; ++i) p.stdio[i] = fds[i].get();

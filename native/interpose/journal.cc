@@ -101,9 +101,13 @@ void Journal::flush() {
   for (std::string_view rest = waiting_; file_ && !rest.empty();) {
     const ssize_t n = write(file_.get(), rest.data(), rest.size());
     if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) break;  // a full disk loses lines, not the pod
-    size_ += n;
+    if (n <= 0) {
+      // A full disk loses lines, not the pod; and never half a line, to which the next would be added.
+      if (ftruncate(file_.get(), size_) != 0) file_.reset();
+      break;
+    }
     rest.remove_prefix(static_cast<size_t>(n));
+    if (rest.empty()) size_ += static_cast<off_t>(waiting_.size());
   }
   waiting_.clear();
 }

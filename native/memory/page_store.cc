@@ -178,13 +178,18 @@ void PageStore::write_pages(const char* const* pages, size_t count, uint64_t fir
 
 std::vector<uint64_t> PageStore::finish() {
   const std::lock_guard guard(lock_);
-  UniqueFd sums(openat(dir_fd_, "pages.sum", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600));
+  UniqueFd sums(openat(dir_fd_, "pages.sum", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600));
   if (!sums) throw OsError("openat", errno, "making the pages' sums").at_path("pages.sum");
   std::vector<uint64_t> pages;
   uint64_t at = 0;
+  std::vector<uint64_t> back;
   for (const auto& hashes : hashes_) {
-    write_exactly(sums.get(), hashes.data(), hashes.size() * sizeof hashes[0], at, "writing the pages' sums");
-    at += hashes.size() * sizeof hashes[0];
+    const size_t size = hashes.size() * sizeof hashes[0];
+    write_exactly(sums.get(), hashes.data(), size, at, "writing the pages' sums");
+    back.resize(hashes.size());
+    read_exactly(sums.get(), back.data(), size, at, "reading back the pages' sums");
+    if (back != hashes) throw damaged("pages.sum", "pread", 0, "the pages' sums are not what was written");
+    at += size;
     pages.push_back(hashes.size());
   }
   return pages;

@@ -40,8 +40,8 @@ class PageStore {
   };
 
   // Stores `count` pages that lie at `pages` and belong at `start`: zero ones are left out (unless they
-  // are to be kept), known ones referred to. What was written is read back and compared (ERR_IMAGE_DAMAGED). Appends to *runs, joining what continues. At most kMostAtOnce
-  // pages a call.
+  // are to be kept), known ones referred to. What was written is read back and compared
+  // (ERR_IMAGE_DAMAGED). Appends to *runs, joining what continues. At most kMostAtOnce pages a call.
   static constexpr size_t kMostAtOnce = 256;
   void add(Lane& lane, uint64_t start, const char* pages, size_t count, bool huge, std::vector<PageRun>* runs,
            bool keep_zeros = false);

@@ -3,6 +3,8 @@
 
 #include <doctest/doctest.h>
 #include <fcntl.h>
+#include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -67,6 +69,34 @@ TEST_CASE("lines are appended, also by the next journal of the same directory") 
   struct stat st {};
   REQUIRE(fstat(file.get(), &st) == 0);
   CHECK((st.st_mode & 07777) == 0600);
+  unlinkat(dir.get(), "journal", 0);
+  rmdir(directory);
+}
+
+TEST_CASE("where there is no room for a whole line there is none of it") {
+  char directory[] = "/tmp/virt-run-journal-XXXXXX";
+  REQUIRE(mkdtemp(directory) != nullptr);
+  const UniqueFd dir(open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  Journal journal(dir.get());
+  const auto add = [&journal](const std::string& text) {
+    journal.append(JournalLine().text("path", text));
+    journal.flush();
+  };
+  add("first");
+  rlimit before{};
+  REQUIRE(getrlimit(RLIMIT_FSIZE, &before) == 0);
+  rlimit small = before;
+  small.rlim_cur = 30;  // the first line and the half of another
+  const auto handler = signal(SIGXFSZ, SIG_IGN);
+  REQUIRE(setrlimit(RLIMIT_FSIZE, &small) == 0);
+  add("one that is lost");
+  REQUIRE(setrlimit(RLIMIT_FSIZE, &before) == 0);
+  signal(SIGXFSZ, handler);
+  add("last");
+  const UniqueFd file(openat(dir.get(), "journal", O_RDONLY | O_CLOEXEC));
+  char text[128] = "";
+  REQUIRE(read(file.get(), text, sizeof text - 1) > 0);
+  CHECK(std::string(text) == "{\"path\":\"first\"}\n{\"path\":\"last\"}\n");
   unlinkat(dir.get(), "journal", 0);
   rmdir(directory);
 }
