@@ -53,7 +53,7 @@ async function behave(name: string, mode: string): Promise<void> {
   pod = await (modes[mode] as (pod: Pod) => Promise<Pod>)(pod);
   writeFileSync(go, "");
   // A program that failed may leave relatives behind, who wait for it.
-  const patience = setTimeout(() => void pod.destroy(), 10_000);
+  const patience = setTimeout(() => void pod.destroy(), 60_000);
   const exit = await pod.ended();
   clearTimeout(patience);
   const log = pod.logs().toString();

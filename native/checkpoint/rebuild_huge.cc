@@ -76,7 +76,7 @@ PartedRuns part_runs(const std::vector<PageRun>& runs, uint64_t start, uint64_t 
   return parted;
 }
 
-uint64_t HugeStage::add(const std::vector<PageRun>& runs) {
+HugeStage::HugeStage(const std::vector<PageRun>& runs) {
   each_piece(runs, [&](uint64_t block, const PageRun& piece) {
     const bool known =
         !stretches_.empty() && stretches_.back().to + stretches_.back().bytes == block + kHugeBytes;
@@ -93,7 +93,6 @@ uint64_t HugeStage::add(const std::vector<PageRun>& runs) {
     placed.start = piece.start - s.to + s.at;
     append(&runs_, placed);
   });
-  return size_ / kHugeBytes;
 }
 
 bool HugeStage::make(Tree& tree, GrownProcess& process) {

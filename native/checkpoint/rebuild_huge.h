@@ -21,11 +21,11 @@ PartedRuns part_runs(const std::vector<PageRun>& runs, uint64_t start, uint64_t 
 
 class HugeStage {
  public:
-  // `runs` are those of whole blocks (part_runs). Gives how many blocks there are now.
-  uint64_t add(const std::vector<PageRun>& runs);
+  // `runs` are those of whole blocks (part_runs), ascending.
+  explicit HugeStage(const std::vector<PageRun>& runs);
   // Makes the stage in the process. False if there is no room for it, which is no failure.
   bool make(Tree& tree, GrownProcess& process);
-  // The runs that were added, at their addresses on the stage.
+  // The runs at their addresses on the stage.
   [[nodiscard]] std::vector<PageRun> placed() const;
   // Makes the process move all of it to where it belongs, by its own userfaultfd, and removes the stage.
   void move(Tree& tree, GrownProcess& process, int userfaultfd);

@@ -133,7 +133,7 @@ void MemoryRebuilder::map(GrownProcess& p) {
   target.process = &p;
   take_uffd(target);
   const bool moves = target.moves && !p.record->get_bool("noHugePages", false);
-  std::vector<PageRun> staged;
+  std::vector<PageRun> huge;
   BatchRunner run(tree_, p);
   size_t next_run = 0;
   std::vector<std::pair<uint64_t, uint64_t>> watched;
@@ -206,8 +206,7 @@ void MemoryRebuilder::map(GrownProcess& p) {
     for (const PageRun& r : own) total_bytes_ += r.count * kPageBytes;
     if (copy) watched.emplace_back(start, end);
     if (!parted.huge.empty()) {
-      target.stage.add(parted.huge);
-      staged.insert(staged.end(), parted.huge.begin(), parted.huge.end());
+      huge.insert(huge.end(), parted.huge.begin(), parted.huge.end());
       own = std::move(parted.small);
     }
     const auto how = copy ? Fill::How::copy : open ? Fill::How::write_vm : Fill::How::write;
@@ -221,11 +220,12 @@ void MemoryRebuilder::map(GrownProcess& p) {
     r.mode = UFFDIO_REGISTER_MODE_MISSING;
     check(ioctl(target.uffd.get(), UFFDIO_REGISTER, &r), "ioctl", "preparing memory for its pages");
   }
-  target.staged = !staged.empty() && target.stage.make(tree_, p);
-  if (target.staged) {
-    for (const PageRun& r : target.stage.placed()) fills_.push_back({number, r, Fill::How::write_vm, -1});
+  HugeStage stage(huge);
+  if (!huge.empty() && stage.make(tree_, p)) {
+    for (const PageRun& r : stage.placed()) fills_.push_back({number, r, Fill::How::write_vm, -1});
+    target.stage = std::move(stage);
   } else {
-    for (const PageRun& r : staged) fills_.push_back({number, r, Fill::How::copy, -1});
+    for (const PageRun& r : huge) fills_.push_back({number, r, Fill::How::copy, -1});
     close_uffd(target);
   }
 }

@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -39,8 +40,7 @@ class MemoryRebuilder {
     UniqueFd uffd;       // of the process; invalid where the kernel has none for us
     int own_uffd = -1;   // the same in the process, which alone may move pages with it
     bool moves = false;  // the kernel can
-    HugeStage stage;
-    bool staged = false;
+    std::optional<HugeStage> stage;
   };
   struct Fill {
     size_t target;

@@ -100,9 +100,9 @@ void MemoryRebuilder::fill(unsigned threads, const std::atomic<bool>& stop,
     };
   });
   for (Target& t : targets_) {
-    if (t.staged) t.stage.move(tree_, *t.process, t.own_uffd);
+    if (t.stage) t.stage->move(tree_, *t.process, t.own_uffd);
     // Closing the last descriptor of a userfaultfd lets go of the ranges it watched.
-    if (t.staged) close_uffd(t);
+    if (t.stage) close_uffd(t);
     t.uffd.reset();
   }
 }

@@ -1,20 +1,16 @@
 #include "interpose/recorder.h"
 
-#include <arpa/inet.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sched.h>
 #include <sys/syscall.h>
-#include <sys/sysmacros.h>
-#include <sys/uio.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <climits>
 #include <cstddef>
 #include <cstdio>
 #include <cstdlib>
@@ -22,134 +18,21 @@
 #include <ctime>
 #include <utility>
 
+#include "interpose/address.h"
+#include "interpose/caller.h"
+#include "interpose/path.h"
+
 namespace virt {
 namespace {
 
 constexpr size_t kMostCallers = 4096, kMostDestinations = 1024, kMostPending = 512;
 constexpr int64_t kPatienceNs = 20'000'000, kMostPatienceNs = 5'000'000'000;
-constexpr int kKernelTextLength = 4096, kTurns = 4;
+constexpr int kTurns = 4;
 
 int64_t clock_ns(clockid_t clock) {
   timespec t{};
   clock_gettime(clock, &t);
   return int64_t{t.tv_sec} * 1'000'000'000 + t.tv_nsec;
-}
-
-std::string proc_file(pid_t tid, const char* name) { return "/proc/" + std::to_string(tid) + "/" + name; }
-
-std::string read_link_of(const std::string& path) {
-  char text[PATH_MAX];
-  const ssize_t n = readlink(path.c_str(), text, sizeof text);
-  return n > 0 ? std::string(text, static_cast<size_t>(n)) : std::string();
-}
-
-std::string read_start(const std::string& path) {
-  const UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  char text[kKernelTextLength];
-  const ssize_t n = fd ? read(fd.get(), text, sizeof text) : -1;
-  return n > 0 ? std::string(text, static_cast<size_t>(n)) : std::string();
-}
-
-size_t read_memory(pid_t tid, uint64_t from, void* to, size_t size) {
-  const iovec local{to, size};
-  const iovec remote{reinterpret_cast<void*>(from),
-                     size};  // NOLINT(performance-no-int-to-ptr): never followed here
-  const ssize_t n = process_vm_readv(tid, &local, 1, &remote, 1, 0);
-  return n > 0 ? static_cast<size_t>(n) : 0;
-}
-
-// A path in the caller's memory. Empty if there is none, or it is too long.
-bool read_path(pid_t tid, uint64_t from, std::string* path) {
-  constexpr uint64_t kPage = 4096;
-  path->clear();
-  while (path->size() < PATH_MAX) {
-    char chunk[512];
-    // Never across the end of a page: what follows may not be there.
-    const size_t want = std::min<uint64_t>(sizeof chunk, kPage - from % kPage);
-    const size_t got = read_memory(tid, from, chunk, want);
-    if (got == 0) return false;
-    const size_t length = strnlen(chunk, got);
-    path->append(chunk, length);
-    if (length < got) return true;
-    from += got;
-  }
-  return false;
-}
-
-bool gone(const std::string& path) { return path.ends_with(" (deleted)"); }
-
-bool below(const std::string& path, const char* directory) {
-  const size_t n = std::strlen(directory);
-  return path.compare(0, n, directory) == 0 && (path.size() == n || path[n] == '/');
-}
-
-// What the kernel makes up is not the world outside.
-bool made_up(const std::string& path) {
-  return below(path, "/proc") || below(path, "/sys") || (below(path, "/dev") && !below(path, "/dev/shm"));
-}
-
-// The path without symbolic links, dots and double slashes before its last part.
-std::string canonical(const std::string& path) {
-  const size_t end = path.find_last_not_of('/');
-  if (end == std::string::npos) return "/";
-  const size_t slash = path.rfind('/', end);
-  const std::string last = path.substr(slash + 1, end - slash);
-  if (last == "." || last == "..") {
-    char* whole = realpath(path.c_str(), nullptr);
-    std::string out = whole == nullptr ? path : whole;
-    std::free(whole);
-    return out;
-  }
-  const UniqueFd parent(
-      open(slash == 0 ? "/" : path.substr(0, slash).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-  if (!parent) return path;
-  const std::string directory = read_link_of("/proc/self/fd/" + std::to_string(parent.get()));
-  if (directory.empty() || gone(directory)) return path;
-  return (directory == "/" ? "" : directory) + "/" + last;
-}
-
-// Absolute, as the pod sees it. Empty if it cannot be told.
-std::string absolute(pid_t tid, const std::string& root, const RecordedCall& call, const uint64_t* args,
-                     int directory, int path_argument) {
-  std::string path;
-  if (path_argument >= 0 && !read_path(tid, args[path_argument], &path)) return {};
-  std::string base;
-  if (path.empty() || path[0] != '/') {
-    const int number = path_argument < 0 ? call.descriptor : directory;
-    const int fd = number < 0 ? AT_FDCWD : static_cast<int>(args[number]);
-    base = read_link_of(fd == AT_FDCWD ? proc_file(tid, "cwd") : proc_file(tid, "fd/") + std::to_string(fd));
-    if (base.empty() || base[0] != '/' || gone(base)) return {};
-    if (path_argument >= 0 && path.empty() && call.flags >= 0 && (args[call.flags] & AT_EMPTY_PATH) == 0)
-      return {};
-  }
-  std::string whole = path.empty() ? base : path[0] == '/' ? path : base + "/" + path;
-  // What /proc shows of a directory is as we see it already; a path in the program's mouth begins at its root.
-  if (!path.empty() && path[0] == '/' && root.size() > 1) whole = root + whole;
-  return whole;
-}
-
-std::string address_text(const sockaddr_storage& a, socklen_t size, int* port) {
-  char text[INET6_ADDRSTRLEN] = "";
-  *port = -1;
-  if (a.ss_family == AF_INET && size >= sizeof(sockaddr_in)) {
-    const auto& in = reinterpret_cast<const sockaddr_in&>(a);
-    inet_ntop(AF_INET, &in.sin_addr, text, sizeof text);
-    *port = ntohs(in.sin_port);
-    return text;
-  }
-  if (a.ss_family == AF_INET6 && size >= sizeof(sockaddr_in6)) {
-    const auto& in = reinterpret_cast<const sockaddr_in6&>(a);
-    inet_ntop(AF_INET6, &in.sin6_addr, text, sizeof text);
-    *port = ntohs(in.sin6_port);
-    return text;
-  }
-  if (a.ss_family == AF_UNIX && size > offsetof(sockaddr_un, sun_path)) {
-    const auto& un = reinterpret_cast<const sockaddr_un&>(a);
-    const size_t length = size - offsetof(sockaddr_un, sun_path);
-    if (un.sun_path[0] != '\0') return std::string(un.sun_path, strnlen(un.sun_path, length));
-    return "@" + std::string(un.sun_path + 1, length - 1);
-  }
-  return {};
 }
 
 }  // namespace
@@ -185,10 +68,10 @@ bool Recorder::describe_file(Pending* p) {
   const RecordedCall& call = *p->call;
   const uint64_t* args = p->question.args;
   const pid_t tid = p->question.tid;
-  p->path = absolute(tid, p->who.root, call, args, call.directory, call.path);
-  if (p->path.empty() || made_up(p->path)) return false;
+  p->path = path_of_call(tid, p->who.root, call, args, call.directory, call.path);
+  if (p->path.empty() || is_made_up(p->path)) return false;
   if (call.path2 >= 0) {
-    p->path2 = absolute(tid, p->who.root, call, args, call.directory2, call.path2);
+    p->path2 = path_of_call(tid, p->who.root, call, args, call.directory2, call.path2);
     if (p->path2.empty()) return false;
     p->before2 = look(p->path2, false);
   }
@@ -422,7 +305,7 @@ void Recorder::write_down(const Pending& p) {
       if (path.empty()) return;
       if (path[0] != '@' && path[0] != '/')
         path = read_link_of(proc_file(p.question.tid, "cwd")) + "/" + path;
-      line.text("path", path[0] == '@' ? path : canonical(path));
+      line.text("path", path[0] == '@' ? path : canonical_path(path));
     } else {
       line.text("address", text).number("port", port);
     }
@@ -440,9 +323,8 @@ void Recorder::write_down(const Pending& p) {
       last = p.since_ns;
     }
   } else {
-    line.text("path",
-              p.path2.empty() || p.call->kind != CallKind::rename ? canonical(p.path) : canonical(p.path));
-    if (!p.path2.empty()) line.text("to", canonical(p.path2));
+    line.text("path", canonical_path(p.path));
+    if (!p.path2.empty()) line.text("to", canonical_path(p.path2));
   }
   const uint64_t value = p.call->value >= 0 ? p.question.args[p.call->value] : 0;
   if (p.call->kind == CallKind::mode) {

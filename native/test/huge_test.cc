@@ -56,12 +56,10 @@ TEST_CASE("what was a huge page is one again, zeros left out or not") {
 }
 
 TEST_CASE("the stage joins neighbours and keeps strangers apart") {
-  HugeStage stage;
   const std::vector<PageRun> runs{{2 * kHugeBytes, 2 * kPages, 0},
                                   {4 * kHugeBytes + kPageBytes, 1, 5000},
                                   {9 * kHugeBytes, kPages, 9000}};
-  CHECK(stage.add(runs) == 4);
-  const auto placed = stage.placed();
+  const auto placed = HugeStage(runs).placed();
   REQUIRE(placed.size() == 3);
   CHECK(placed[0].start == 0);
   CHECK(placed[1].start == 2 * kHugeBytes + kPageBytes);

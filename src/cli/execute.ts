@@ -11,13 +11,14 @@ const launching = new Set<Verb>(["run", "exec", "reattach", "attach"]);
 
 export async function execute(verb: Verb, words: string[]): Promise<number> {
   const command = (await verbs[verb]()).command();
-  const json = () => command.opts<{ json?: boolean }>().json === true;
   // A usage error may come before the parser has seen the option.
-  const wantsJson = () => json() || (command.options.some((o) => o.long === "--json") && words.includes("--json"));
+  const json = () =>
+    command.opts<{ json?: boolean }>().json === true ||
+    (command.options.some((o) => o.long === "--json") && words.includes("--json"));
   let code = 0;
   command.exitOverride().configureOutput({
     outputError: (text, write) => {
-      if (!wantsJson()) write(text.replace(/^error: /, "virt-run: "));
+      if (!json()) write(text.replace(/^error: /, "virt-run: "));
     },
   });
   // An image beyond `ulimit -f` is an error to be told (EFBIG), not the end of us.
@@ -28,7 +29,7 @@ export async function execute(verb: Verb, words: string[]): Promise<number> {
   } catch (e) {
     if (e instanceof CommanderError) {
       if (e.exitCode === 0) return 0;
-      if (wantsJson()) {
+      if (json()) {
         const usage = new VirtError("ERR_USAGE", e.message.replace(/^error: /, ""));
         return reportError(usage, { json: true, launching: launching.has(verb) });
       }

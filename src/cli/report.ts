@@ -16,7 +16,7 @@ export function reportError(thrown: unknown, { json, launching }: ReportOptions)
   if (json) {
     printJson({ error: error.toJSON() });
   } else {
-    const lines = [`virt-run: ${oneLine(error)} (${error.code})`];
+    const lines = [`virt-run: ${printable(oneLine(error))} (${error.code})`];
     for (const blocker of error.blockers ?? []) lines.push(...describeBlocker(blocker));
     if (
       error.hint !== "" &&
@@ -45,14 +45,20 @@ export function describeBlocker(b: Blocker): string[] {
     .join(", ");
   const kind = b.kind ? ` (${b.kind})` : "";
   const path = b.path && !b.message.includes(b.path) ? `, ${b.path}` : "";
-  const lines = [`  ${where}${kind}${where || kind ? ": " : ""}${b.message}${path} [${b.code}]`];
-  if (b.hint) lines.push(`      ${b.hint}`);
+  const lines = [`  ${where}${kind}${where || kind ? ": " : ""}${printable(b.message + path)} [${b.code}]`];
+  if (b.hint) lines.push(`      ${printable(b.hint)}`);
   return lines;
 }
 
 /** One JSON document on standard output. */
 export function printJson(document: Record<string, unknown>): void {
   process.stdout.write(`${JSON.stringify({ schemaVersion: 1, ...document }, null, 2)}\n`);
+}
+
+/** Text from outside on its way to a terminal: control characters are shown, not sent (terminals obey them). */
+export function printable(text: string): string {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what it is about
+  return text.replace(/[\u0000-\u001f\u007f-\u009f]/g, (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, "0")}`);
 }
 
 export function formatBytes(bytes: number): string {
@@ -106,5 +112,9 @@ export function processTable(processes: readonly ProcessInfo[]): string {
 /** A command as a shell would take it, cut at `most` characters. */
 export function formatCommand(command: readonly string[], most = 60): string {
   const text = command.map((w) => (/^[\w@%+=:,./-]+$/.test(w) ? w : `'${w.replaceAll("'", "'\\''")}'`)).join(" ");
+  return cut(printable(text), most);
+}
+
+function cut(text: string, most: number): string {
   return text.length > most ? `${text.slice(0, most - 1)}…` : text;
 }

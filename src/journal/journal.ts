@@ -4,6 +4,7 @@
  */
 import { closeSync, openSync, readFileSync, readSync, statSync } from "node:fs";
 import { join } from "node:path";
+import { VirtError } from "../errors.js";
 
 /**
  * What every effect says.
@@ -42,23 +43,37 @@ export type Effect = EffectBase &
       ))
   );
 
-/** All that is in the journal of a directory of the store; [] if nothing was recorded. */
+/**
+ * All that is in the journal of a directory of the store; [] if nothing was recorded.
+ *
+ * @throws VirtError ERR_JOURNAL with the path and the number of the line.
+ */
 export function readJournal(directory: string): Effect[] {
-  return ["journal.1", "journal"].flatMap((name) => {
-    try {
-      return parse(readFileSync(join(directory, name), "utf8"));
-    } catch (e) {
-      if ((e as NodeJS.ErrnoException).code === "ENOENT") return [];
-      throw e;
-    }
-  });
+  return [...readPart(directory, "journal.1"), ...readPart(directory, "journal")];
 }
 
-function parse(text: string): Effect[] {
-  return text
-    .split("\n")
-    .filter((line) => line !== "")
-    .map((line) => JSON.parse(line) as Effect);
+function readPart(directory: string, name: string): Effect[] {
+  const path = join(directory, name);
+  try {
+    return parse(readFileSync(path, "utf8"), path);
+  } catch (e) {
+    if ((e as NodeJS.ErrnoException).code === "ENOENT") return [];
+    throw e;
+  }
+}
+
+function parse(text: string, path: string, firstLine = 1): Effect[] {
+  return text.split("\n").flatMap((line, i) => {
+    if (line === "") return [];
+    let effect: Effect | undefined;
+    try {
+      effect = JSON.parse(line);
+    } catch {
+      // said below
+    }
+    if (typeof effect?.kind === "string") return [effect];
+    throw new VirtError("ERR_JOURNAL", `${path}: line ${firstLine + i} is no effect`, { path });
+  });
 }
 
 /** What is in the journal, then what comes, until `until` resolves. */
@@ -69,9 +84,10 @@ export async function* followJournal(directory: string, until: Promise<unknown>)
     over = true;
   });
   const path = join(directory, "journal");
-  yield* readOlder(directory);
+  yield* readPart(directory, "journal.1");
   let fd: number | undefined;
   let rest = "";
+  let seen = 0; // lines of this file
   const buffer = Buffer.alloc(1 << 16);
   try {
     for (;;) {
@@ -82,27 +98,21 @@ export async function* followJournal(directory: string, until: Promise<unknown>)
         if (n === 0) break;
         const lines = (rest + buffer.toString("latin1", 0, n)).split("\n");
         rest = lines.pop() ?? "";
-        yield* parse(Buffer.from(lines.join("\n"), "latin1").toString("utf8"));
+        yield* parse(Buffer.from(lines.join("\n"), "latin1").toString("utf8"), path, seen + 1);
+        seen += lines.length;
       }
       if (fd !== undefined && statSync(path, { throwIfNoEntry: false })?.ino !== inode(fd)) {
         closeSync(fd); // it has grown too large, and another begins
         fd = undefined;
         rest = "";
-        if (!last) continue;
+        seen = 0;
+        continue;
       }
       if (last) return;
       await Promise.race([until, new Promise((resolve) => setTimeout(resolve, pollMs))]);
     }
   } finally {
     if (fd !== undefined) closeSync(fd);
-  }
-}
-
-function readOlder(directory: string): Effect[] {
-  try {
-    return parse(readFileSync(join(directory, "journal.1"), "utf8"));
-  } catch {
-    return [];
   }
 }
 

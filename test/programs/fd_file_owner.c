@@ -22,7 +22,7 @@ int main(void) {
   must(fcntl(p[2][0], F_GETOWN_EX, &got) == 0 && got.type == F_OWNER_TID && got.pid == gettid());
   must(fcntl(p[2][1], F_GETSIG) == SIGUSR2 && fcntl(p[2][1], F_GETOWN) == 0);
   must(got_fd == -1 && write(p[0][1], "x", 1) == 1);
-  for (int i = 0; i < 200 && got_fd == -1; i++) nap_ms(1);
+  for (int i = 0; i < 20000 && got_fd == -1; i++) nap_ms(1);
   must(got_fd == p[0][0]);
   pass();
 }

@@ -1,6 +1,7 @@
 /* futex(2) in shared memory: a process that waits on a process-shared mutex and condition variable is woken
  * by its relative afterwards; the mutex the parent holds is held. */
 #include "areas.h"
+#include "meanwhile.h"
 #include "relatives.h"
 
 #include <pthread.h>
@@ -39,7 +40,7 @@ int main(void) {
     _exit(0);
   }
   while (__atomic_load_n(&s->turn, __ATOMIC_ACQUIRE) != 1) nap_ms(1);
-  nap_ms(5);
+  await_call(waiter, waiter, SYS_futex);
   ready();
   join_relative(checker);
   join_relative(waiter);

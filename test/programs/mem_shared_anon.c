@@ -14,6 +14,7 @@ static void check(void) {
   for (size_t i = 0; i < pages; i += 3) must(check_pattern(p + i * PAGE, PAGE, i) == PAGE);
   for (size_t i = 2; i < pages; i += 3) must(all_zero(p + i * PAGE, PAGE));
   uint64_t* cell = (uint64_t*)(p + 2 * PAGE);
+  __atomic_store_n(cell, 4, __ATOMIC_RELEASE); /* the zeros have been looked at */
   while (__atomic_load_n(cell, __ATOMIC_ACQUIRE) != 5) nap_ms(1);
   __atomic_store_n(cell, 6, __ATOMIC_RELEASE);
 }
@@ -25,9 +26,10 @@ int main(void) {
   ready();
   for (size_t i = 0; i < pages; i += 3) must(check_pattern(p + i * PAGE, PAGE, i) == PAGE);
   for (size_t i = 1; i < pages; i += 3) must(check_pattern(p + i * PAGE, PAGE, 1000 + i) == PAGE);
-  nap_ms(20); /* the child looks at the zeros first */
-  __atomic_store_n((uint64_t*)(p + 2 * PAGE), 5, __ATOMIC_RELEASE);
+  uint64_t* cell = (uint64_t*)(p + 2 * PAGE);
+  while (__atomic_load_n(cell, __ATOMIC_ACQUIRE) != 4) nap_ms(1);
+  __atomic_store_n(cell, 5, __ATOMIC_RELEASE);
   join_relative(child);
-  must(*(uint64_t*)(p + 2 * PAGE) == 6);
+  must(*cell == 6);
   pass();
 }

@@ -21,7 +21,7 @@ int main(void) {
        ioctl(master, TIOCSWINSZ, &size) == 0);
   must(tcgetattr(slave, &t) == 0 && write(master, "typed\r\n", 7) == 7);
   int waiting = 0;
-  for (int i = 0; i < 500 && (ioctl(slave, FIONREAD, &waiting), waiting < 7); i++) nap_ms(1);
+  for (int i = 0; i < 20000 && (ioctl(slave, FIONREAD, &waiting), waiting < 7); i++) nap_ms(1);
   must(fcntl(master, F_SETFL, O_NONBLOCK) == 0);
   ready();
   int again = -1;
@@ -36,7 +36,7 @@ int main(void) {
   must(read(slave, text, sizeof text) == 7 && memcmp(text, "typed\n\n", 7) == 0);
   must(write(slave, "out", 3) == 3);
   ssize_t n = -1;
-  for (int i = 0; i < 500 && (n = read(master, text, sizeof text)) <= 0; i++) nap_ms(1);
+  for (int i = 0; i < 20000 && (n = read(master, text, sizeof text)) <= 0; i++) nap_ms(1);
   must(n == 3 && memcmp(text, "out", 3) == 0 && read(master, text, 1) == -1 && errno == EAGAIN);
   must(close(slave) == 0 && fcntl(master, F_SETFL, 0) == 0 && read(master, text, 1) == -1 && errno == EIO);
   pass();

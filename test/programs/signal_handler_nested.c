@@ -25,12 +25,15 @@ static void first(int s) {
   depth = 4;
 }
 
+static pid_t tid;
+
 static void* run(void* arg) {
   sigset_t now;
   int p[2];
   char byte;
+  (void)arg;
   must(pipe(p) == 0);
-  *(int*)arg = p[1];
+  __atomic_store_n(&tid, gettid(), __ATOMIC_SEQ_CST);
   must(read(p[0], &byte, 1) == -1 && errno == EINTR && depth == 4);
   must(pthread_sigmask(SIG_BLOCK, NULL, &now) == 0 && !sigismember(&now, SIGUSR1) &&
        !sigismember(&now, SIGHUP));
@@ -45,10 +48,9 @@ int main(void) {
   sigaddset(&b.sa_mask, SIGINT);
   must(sigaction(SIGUSR1, &a, NULL) == 0 && sigaction(SIGUSR2, &b, NULL) == 0);
   pthread_t thread;
-  int fd = -1;
-  must(pthread_create(&thread, NULL, run, &fd) == 0);
-  while (__atomic_load_n(&fd, __ATOMIC_SEQ_CST) < 0) nap_ms(1);
-  nap_ms(5);
+  must(pthread_create(&thread, NULL, run, NULL) == 0);
+  while (__atomic_load_n(&tid, __ATOMIC_SEQ_CST) == 0) nap_ms(1);
+  await_call(getpid(), tid, SYS_read);
   must(pthread_kill(thread, SIGUSR1) == 0);
   while (depth != 2) nap_ms(1);
   ready();

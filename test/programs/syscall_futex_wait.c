@@ -18,6 +18,10 @@ int main(void) {
   still_inside(&c[1]);
   for (int i = 0; i < 2; i++) await_call(c[i].pid, c[i].tid, SYS_futex);
   must(syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0) == 1);
+  for (int i = 0; i < 20000 && !__atomic_load_n(&c[0].done, __ATOMIC_SEQ_CST) &&
+                  !__atomic_load_n(&c[1].done, __ATOMIC_SEQ_CST);
+       i++)
+    nap_ms(1);
   nap_ms(20);
   must(__atomic_load_n(&c[0].done, __ATOMIC_SEQ_CST) + __atomic_load_n(&c[1].done, __ATOMIC_SEQ_CST) == 1);
   must(syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, 9, NULL, NULL, 0) == 1);

@@ -15,11 +15,11 @@ int main(void) {
   nap_ms(30);
   ready();
   siginfo_t info;
-  struct timespec second = {1, 0}, zero = {0, 0};
+  struct timespec ample = {20, 0}, zero = {0, 0};
   must(sigtimedwait(&set, &info, &zero) == SIGRTMIN + 2);
   must(info.si_code == SI_TIMER && info.si_value.sival_int == 99);
   for (int i = 0; i < 3; i++) {
-    must(sigtimedwait(&set, &info, &second) == SIGRTMIN + 2);
+    must(sigtimedwait(&set, &info, &ample) == SIGRTMIN + 2);
     must(info.si_code == SI_TIMER && info.si_value.sival_int == 99);
   }
   must(timer_delete(id) == 0);

@@ -15,7 +15,7 @@ int main(void) {
   must(timer_create(CLOCK_MONOTONIC, &e, &id) == 0 && timer_settime(id, 0, &t, NULL) == 0);
   ready();
   int before = __atomic_load_n(&calls, __ATOMIC_SEQ_CST);
-  for (int i = 0; i < 1000 && __atomic_load_n(&calls, __ATOMIC_SEQ_CST) < before + 3; i++) nap_ms(1);
+  for (int i = 0; i < 20000 && __atomic_load_n(&calls, __ATOMIC_SEQ_CST) < before + 3; i++) nap_ms(1);
   must(__atomic_load_n(&calls, __ATOMIC_SEQ_CST) >= before + 3 &&
        __atomic_load_n(&value_was, __ATOMIC_SEQ_CST) == 42);
   pass();

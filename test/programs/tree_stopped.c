@@ -22,8 +22,7 @@ int main(void) {
   must(state_of(child) == 'T' && told == 1);
   must(waitpid(child, &status, WUNTRACED | WNOHANG) == 0);
   must(kill(child, SIGCONT) == 0 && waitpid(child, &status, WCONTINUED) == child && WIFCONTINUED(status));
-  nap_ms(5);
-  must(state_of(child) == 'S');
+  await_state(child, 'S');
   open_gate();
   must(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 8);
   pass();

@@ -56,7 +56,7 @@ export async function untilFree<T>(pod: Pod, detach: () => Promise<T>): Promise<
 /** Asks an HTTP server of this host, on a connection of its own. */
 export function httpGet(port: number, path = "/"): Promise<string> {
   return new Promise((resolve, reject) => {
-    const request = get({ host: "127.0.0.1", port, path, agent: false, timeout: 10_000 }, (response) => {
+    const request = get({ host: "127.0.0.1", port, path, agent: false, timeout: 30_000 }, (response) => {
       let body = "";
       response.setEncoding("utf8");
       response.on("data", (text: string) => {
@@ -66,7 +66,7 @@ export function httpGet(port: number, path = "/"): Promise<string> {
         response.statusCode === 200 ? resolve(body) : reject(new Error(`status ${response.statusCode}: ${body}`)),
       );
     });
-    request.on("timeout", () => request.destroy(new Error(`no answer from port ${port} in 10 s`)));
+    request.on("timeout", () => request.destroy(new Error(`no answer from port ${port} in 30 s`)));
     request.on("error", reject);
   });
 }
@@ -75,7 +75,7 @@ export function httpGet(port: number, path = "/"): Promise<string> {
 export async function tcpRead(port: number): Promise<string> {
   const socket = connect({ host: "127.0.0.1", port });
   let text = "";
-  for await (const bytes of socket.setTimeout(10_000, () => socket.destroy(new Error(`port ${port} is silent`))))
+  for await (const bytes of socket.setTimeout(30_000, () => socket.destroy(new Error(`port ${port} is silent`))))
     text += bytes;
   return text;
 }

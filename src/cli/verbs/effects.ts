@@ -3,7 +3,7 @@ import { type Effect, followJournal, readJournal, summarize } from "../../journa
 import { podFromRecord } from "../../pod/pod.js";
 import { podDirectory } from "../../pod/store.js";
 import { latestOption, podArgument, recordNamed, verb } from "../options.js";
-import { printJson } from "../report.js";
+import { printable, printJson } from "../report.js";
 
 /** `virt-run effects`: what a pod has done to the world outside it. */
 export function command(): Command {
@@ -26,7 +26,7 @@ export function command(): Command {
       ) => {
         const pod = await podFromRecord(recordNamed(name, o.latest));
         const directory = podDirectory(pod.id);
-        const show = (e: Effect) => process.stdout.write(`${o.json ? JSON.stringify(e) : describe(e)}\n`);
+        const show = (e: Effect) => process.stdout.write(`${o.json ? JSON.stringify(e) : printable(describe(e))}\n`);
         try {
           if (o.summary) {
             const summary = summarize(readJournal(directory));
@@ -57,6 +57,6 @@ function describe(e: Effect): string {
 function describeSummary(summary: ReturnType<typeof summarize>): string {
   const blocks = Object.entries(summary)
     .filter(([, list]) => list.length > 0)
-    .map(([name, list]) => `${name}:\n${(list as string[]).map((item) => `  ${item}`).join("\n")}\n`);
+    .map(([name, list]) => `${name}:\n${(list as string[]).map((item) => `  ${printable(item)}`).join("\n")}\n`);
   return blocks.length === 0 ? "nothing is recorded (virt-run run --record default records)\n" : blocks.join("");
 }
