@@ -30,6 +30,7 @@ int main(void) {
     must(write(p[1], &n, sizeof n) == sizeof n);
     _exit(0);
   }
+  while (expected == 0) nap_ms(1);
   ready();
   open_gate();
   int sent = 0;
