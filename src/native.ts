@@ -23,7 +23,7 @@ export interface NativeLaunchOptions {
   /** Output is never dropped for it. */
   patient?: boolean;
   rebuild?: boolean;
-  record?: "none" | "default";
+  record?: "none" | "default" | "all";
   ptsIndex?: number;
   hostname?: string;
   cwd?: string;

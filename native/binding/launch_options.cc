@@ -44,8 +44,12 @@ LaunchOptions launch_options(const Value& o) {
   p.open_files = parent_open_files();
   p.pts_index = static_cast<uint32_t>(o.get_int("ptsIndex", 0));
   const std::string record = o.get_string("record", "none");
-  if (record != "none" && record != "default") throw BadValue("a recording of kind '" + record + "'");
-  p.recording = record == "default" ? 1 : 0;
+  if (record != "none" && record != "default" && record != "all")
+    throw BadValue("a recording of kind '" + record + "'");
+  p.recording = record == "default" ? 1 : record == "all" ? 2 : 0;
+  p.covered = static_cast<uint32_t>(o.get_int("covered", 0));
+  if (const Value* rules = o.find("rules")) p.rules = rules->as_bytes();
+  if (o.get_bool("hooked", false)) p.flags |= protocol::kPlanHooked;
   p.state_dir = o.at("stateDir").as_string();
   p.hostname = o.get_string("hostname", "");
   p.cwd = o.get_string("cwd", "");

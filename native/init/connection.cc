@@ -52,6 +52,13 @@ bool Connection::next(Frame* frame) {
 
 std::vector<UniqueFd> Connection::take_fds() { return std::move(fds_); }
 
+UniqueFd Connection::take_fd() {
+  if (fds_.empty()) return {};
+  UniqueFd fd = std::move(fds_.front());
+  fds_.erase(fds_.begin());
+  return fd;
+}
+
 void Connection::put(Type type, uint16_t flags, uint32_t number, std::string_view head,
                      std::string_view body) {
   if (!open()) return;

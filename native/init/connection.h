@@ -33,6 +33,8 @@ class Connection {
   bool next(Frame* frame);
   // Descriptors that came with the frames so far, oldest first.
   std::vector<UniqueFd> take_fds();
+  // The oldest of them alone; none if there is none.
+  UniqueFd take_fd();
 
   void event(protocol::Type type, std::string_view payload);
   void reply(const Frame& request, int error, std::string_view payload = {}, int fd = -1);
@@ -44,6 +46,7 @@ class Connection {
 
   bool subscribed = false;
   bool seeding = false;  // the pod is being rebuilt for this one
+  bool hooks = false;    // it answers for the pod's hooks
   int console = -1;      // the console it views, or -1
   bool read_only = false;
   bool patient = false;  // its output is never dropped: a supervisor's pipe, not a person's screen

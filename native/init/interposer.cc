@@ -10,13 +10,18 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <climits>
 #include <cstdlib>
-#include <string>
+#include <ctime>
+#include <utility>
 
 #include "interpose/filter.h"
 #include "interpose/journal.h"
 #include "interpose/listener.h"
-#include "interpose/recorder.h"
+#include "interpose/outcome.h"
+#include "interpose/path.h"
+#include "interpose/program.h"
+#include "interpose/substitute.h"
 
 namespace virt::init {
 namespace {
@@ -32,8 +37,8 @@ void lower_rights() {
   syscall(SYS_capset, &header, data);
 }
 
-// Low numbers are the program's: it is pid 2, and a pod that is rebuilt has its own again. So the thread gets one of the
-// last (proc_sys_kernel(5), ns_last_pid; pid_namespaces(7)). Where that is not to be had it gets the next.
+// Low numbers are the program's: it is pid 2, and a pod that is rebuilt has its own again. So the threads get the
+// last (proc_sys_kernel(5), ns_last_pid; pid_namespaces(7)). Where that is not to be had they get the next.
 void set_last_pid(long pid) {
   const UniqueFd file(open("/proc/sys/kernel/ns_last_pid", O_WRONLY | O_CLOEXEC));
   const std::string text = std::to_string(pid);
@@ -47,35 +52,64 @@ long highest_pid() {
   return std::atol(text);
 }
 
-}  // namespace
-
-int Interposer::start(Recording recording, int state_dir, bool paused) {
-  paused_ = paused;
-  state_dir_ = state_dir;
-  real_root_ = getuid() == 0;
-  asked_.reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  caught_up_.reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  if (!asked_ || !caught_up_) return errno;
-  int news[2];
-  if (pipe2(news, O_CLOEXEC) != 0) return errno;
-  news_.reset(news[0]);
-  const UniqueFd tell(news[1]);
+int start_thread(void* (*run)(void*), void* arg) {
+  constexpr size_t kStackBytes = 256 << 10;
   pthread_attr_t attributes;
   pthread_attr_init(&attributes);
-  constexpr size_t kStackBytes = 256 << 10;
   pthread_attr_setstacksize(&attributes, kStackBytes);
+  pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
   pthread_t id;
-  set_last_pid(highest_pid() - 3);
-  const int error = pthread_create(&id, &attributes, thread, this);
-  set_last_pid(getpid());
+  const int error = pthread_create(&id, &attributes, run, arg);
   pthread_attr_destroy(&attributes);
+  return error;
+}
+
+int64_t monotonic_ns() {
+  timespec t{};
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return int64_t{t.tv_sec} * 1'000'000'000 + t.tv_nsec;
+}
+
+}  // namespace
+
+// A call that is made, or answered, by a thread of its own.
+struct Interposer::Work {
+  Interposer* interposer = nullptr;
+  Ask ask;
+  HookAnswer hook;  // only its `answer` and `inject` matter here
+  UniqueFd fd;
+};
+
+int Interposer::start(Setup setup) {
+  setup_ = std::move(setup);
+  auto rules = std::make_shared<RuleSet>();
+  if (!setup_.rules.empty() && !RuleSet::decode(setup_.rules, rules.get())) return EINVAL;
+  selected_ = recorded_kinds(setup_.recording) | rules->kinds() | setup_.covered;
+  if (selected_ == 0) return 0;
+  rules_ = std::move(rules);
+  paused_ = setup_.paused;
+  hooked_ = setup_.hooked;
+  real_root_ = getuid() == 0;
+  for (UniqueFd* fd : {&asked_, &caught_up_, &news_, &stir_}) {
+    fd->reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    if (!*fd) return errno;
+  }
+  int handover[2];
+  if (pipe2(handover, O_CLOEXEC) != 0) return errno;
+  handover_.reset(handover[0]);
+  const UniqueFd hand_over(handover[1]);
+  journal_ = std::make_unique<Journal>(setup_.state_dir);
+  recorder_ = std::make_unique<Recorder>(setup_.recording, *journal_);
+  set_last_pid(highest_pid() - 4);
+  int error = start_thread(answer_thread, this);
+  if (error == 0) error = start_thread(catch_up_thread, this);
+  set_last_pid(getpid());
   if (error != 0) return error;
-  pthread_detach(id);
   UniqueFd listener;
-  if (const int refused = install_filter(recording, &listener); refused != 0) return refused;
+  if (const int refused = install_filter(selected_, &listener); refused != 0) return refused;
   // From here on whoever makes a selected call waits for the thread.
-  const int number = listener.release();
-  if (write(tell.get(), &number, sizeof number) != sizeof number) return EIO;
+  listener_ = std::make_unique<Listener>(std::move(listener));
+  if (write(hand_over.get(), "", 1) != 1) return EIO;
   runs_ = true;
   return 0;
 }
@@ -88,36 +122,251 @@ void Interposer::catch_up() {
   poll(&p, 1, kPatienceMs);
 }
 
-void* Interposer::thread(void* self) {
-  static_cast<Interposer*>(self)->serve();
+std::shared_ptr<const RuleSet> Interposer::rules() {
+  const std::lock_guard lock(rules_mutex_);
+  return rules_;
+}
+
+int Interposer::change_rules(std::string_view bytes) {
+  auto rules = std::make_shared<RuleSet>();
+  if (!RuleSet::decode(bytes, rules.get())) return EINVAL;
+  if ((rules->kinds() & ~selected_) != 0) return EOPNOTSUPP;
+  const std::lock_guard lock(rules_mutex_);
+  rules_ = std::move(rules);
+  return 0;
+}
+
+std::vector<std::string> Interposer::take_news() {
+  eventfd_t count;
+  eventfd_read(news_.get(), &count);
+  return asks_.take_news();
+}
+
+void Interposer::set_hooked(bool hooked) {
+  hooked_ = hooked;
+  if (hooked) return;
+  for (Ask& ask : asks_.take_all()) apply_aside(std::move(ask));
+}
+
+void Interposer::answered(const HookAnswer& answer, UniqueFd fd) {
+  Ask ask;
+  if (!asks_.take(answer.id, &ask)) return;  // its time was over
+  ask.rule.to_path = answer.to_path;
+  ask.rule.to_address = answer.to_address;
+  ask.rule.to_port = answer.to_port;
+  ask.rule.path.clear();
+  ask.rule.error = static_cast<int32_t>(answer.value);
+  auto work = std::make_unique<Work>();
+  switch (answer.verdict) {
+    case HookVerdict::answer:
+    case HookVerdict::inject:
+      work->hook = answer;
+      work->fd = std::move(fd);
+      break;
+    default:
+      ask.rule.verdict = static_cast<Verdict>(answer.verdict);
+  }
+  work->ask = std::move(ask);
+  start_work(std::move(work));
+}
+
+void* Interposer::answer_thread(void* self) {
+  static_cast<Interposer*>(self)->answer_questions();
   return nullptr;
 }
 
-void Interposer::serve() {
-  int number = -1;
-  if (read(news_.get(), &number, sizeof number) != sizeof number) return;
+void* Interposer::catch_up_thread(void* self) {
+  static_cast<Interposer*>(self)->keep_up();
+  return nullptr;
+}
+
+void* Interposer::work_thread(void* work) {
+  const std::unique_ptr<Work> w(static_cast<Work*>(work));
+  w->interposer->work(*w);
+  --w->interposer->working_;
+  return nullptr;
+}
+
+void Interposer::answer_questions() {
+  char go;
+  if (read(handover_.get(), &go, 1) != 1) return;
   if (!real_root_) lower_rights();
-  Listener listener{UniqueFd(number)};
-  Journal journal(state_dir_);
-  Recorder recorder(listener, journal);
-  constexpr int kMostPauseMs = 64;
-  int pause_ms = 1;  // longer and longer while there is nothing new about a call
-  constexpr size_t kMostBehind = 256;
+  CallReader reader(setup_.host_proc.get());
   for (;;) {
-    pollfd p[] = {{listener.fd(), POLLIN, 0}, {asked_.get(), POLLIN, 0}};
-    const int ready = poll(p, 2, recorder.behind() > 0 ? pause_ms : -1);
-    if (ready < 0 && errno != EINTR) return;
-    if ((p[0].revents & POLLIN) != 0) {
-      pause_ms = 1;
-      Question question;
-      recorder.pause(paused_);
-      if (listener.receive(&question)) recorder.handle(question);
+    Question question;
+    if (listener_->receive(&question)) {
+      answer_one(reader, question);
+    } else if (errno != ENOENT && errno != EINTR) {
+      return;
     }
-    // When nobody asks, or at last.
-    const bool asked = (p[1].revents & POLLIN) != 0;
-    if (ready == 0) pause_ms = std::min(pause_ms * 2, kMostPauseMs);
-    if (ready == 0 || asked || recorder.behind() > kMostBehind) recorder.catch_up(asked);
+  }
+}
+
+void Interposer::answer_one(CallReader& reader, const Question& question) {
+  const InterposedCall* entry = interposed_call(question.number);
+  Call call;
+  if (entry == nullptr || question.tid == 0 || question.tid == getpid() || paused_ ||
+      !reader.read(question, *entry, &call)) {
+    (void)listener_->let_pass(question);
+    return;
+  }
+  recorder_->begin(call);
+  const auto rules = this->rules();
+  if (call.kind == CallKind::name) {
+    names_.answer(*listener_, call, *rules);
+    return;
+  }
+  if (call.kind == CallKind::execute && is_32bit_program(call.path)) {
+    Rule refuse;
+    refuse.verdict = Verdict::deny;
+    refuse.error = ENOEXEC;
+    apply(&refuse, std::move(call));
+    return;
+  }
+  const Rule* rule = nullptr;
+  if (!rules->empty()) {
+    const bool by_path = (rules->kinds_by_path() & kind_bit(call.kind)) != 0;
+    const auto resolve = [by_path, &call](const std::string& path) {
+      return by_path && !path.empty() && path[0] == '/' ? resolved_path(path, follows(call)) : path;
+    };
+    rule = rules->match(call, resolve(call.path), resolve(call.path2));
+  }
+  apply(rule, std::move(call));
+}
+
+// Answers, or sees to it that somebody does.
+void Interposer::apply(const Rule* rule, Call call) {
+  switch (rule == nullptr ? Verdict::pass : rule->verdict) {
+    case Verdict::deny:
+      (void)listener_->answer(call.question, 0, rule->error);
+      if (setup_.recording != Recording::kNone) {
+        recorder_->write_answered(call, rule->error, {});
+        stir();
+      }
+      return;
+    case Verdict::redirect: {
+      auto work = std::make_unique<Work>();
+      work->ask.call = std::move(call);
+      work->ask.rule = *rule;
+      start_work(std::move(work));
+      return;
+    }
+    case Verdict::ask:
+      if (hooked_) {
+        asks_.add(std::move(call), *rule);
+        eventfd_write(news_.get(), 1);
+        stir();
+        if (!hooked_) set_hooked(false);  // it has gone meanwhile
+      } else {
+        Rule fallback = *rule;
+        fallback.verdict = rule->fallback;
+        fallback.error = rule->fallback_error;
+        apply(&fallback, std::move(call));
+      }
+      return;
+    case Verdict::record:
+      let_pass(std::move(call), true);
+      return;
+    case Verdict::silent:
+      let_pass(std::move(call), false);
+      return;
+    case Verdict::pass:
+      const bool wanted = recorder_->wants(call.kind);
+      let_pass(std::move(call), wanted);
+  }
+}
+
+// The caller waits for every step here: all that can be done later is.
+void Interposer::let_pass(Call call, bool record) {
+  const Question question = call.question;
+  Watched watched;
+  const bool watch = record && recorder_->look(std::move(call), &watched);
+  if (!listener_->let_pass(question) || !watch) return;
+  recorder_->watch(std::move(watched));
+  if (idle_) stir();
+}
+
+void Interposer::stir() { eventfd_write(stir_.get(), 1); }
+
+void Interposer::apply_aside(Ask ask) {
+  auto work = std::make_unique<Work>();
+  work->ask = std::move(ask);
+  start_work(std::move(work));
+}
+
+void Interposer::start_work(std::unique_ptr<Work> work) {
+  constexpr int kMostWorking = 512;
+  work->interposer = this;
+  const Question question = work->ask.call.question;
+  if (++working_ <= kMostWorking && start_thread(work_thread, work.get()) == 0) {
+    (void)work.release();
+    return;
+  }
+  --working_;
+  (void)listener_->answer(question, 0, EAGAIN);
+}
+
+void Interposer::work(Work& w) {
+  const Question& question = w.ask.call.question;
+  if (w.hook.verdict == HookVerdict::answer) {
+    (void)listener_->answer(question, w.hook.value, 0);
+    return;
+  }
+  if (w.hook.verdict == HookVerdict::inject) {
+    const bool opens = w.ask.call.kind == CallKind::open || w.ask.call.kind == CallKind::read;
+    const auto type = static_cast<int>(w.ask.call.argument(w.ask.call.entry->value + 1));
+    const bool close_on_exec =
+        ((opens ? w.ask.call.flags : type) & O_CLOEXEC) != 0;  // SOCK_CLOEXEC is the same
+    if (!w.fd)
+      (void)listener_->answer(question, 0, EBADF);
+    else
+      (void)listener_->inject(question, w.fd.get(), close_on_exec);
+    return;
+  }
+  if (w.ask.rule.verdict != Verdict::redirect) {
+    apply(&w.ask.rule, std::move(w.ask.call));
+    return;
+  }
+  if (const int error = become(question.tid); error != 0) {
+    (void)listener_->answer(question, 0, error);
+    return;
+  }
+  const bool record = setup_.recording != Recording::kNone;
+  substitute(*listener_, std::move(w.ask.call), w.ask.rule, names_, record ? recorder_.get() : nullptr);
+  if (record) stir();
+}
+
+// How long to wait: longer and longer while there is nothing new, so that who is busy is not disturbed by being woken,
+// and who is idle costs nothing.
+int Interposer::wait_ms(int* pause_ms) {
+  constexpr int kMostPauseMs = 64;
+  const bool rests = *pause_ms > kMostPauseMs;
+  idle_ = rests;
+  const bool behind = recorder_->behind() > 0;  // after it was said: what came before is not overlooked
+  if (behind) idle_ = false;
+  int wait = behind || !rests ? std::min(*pause_ms, kMostPauseMs) : -1;
+  *pause_ms = std::min(*pause_ms * 2, 2 * kMostPauseMs);
+  const int64_t deadline = asks_.next_deadline_ns();
+  if (deadline == INT64_MAX) return wait;
+  const int64_t left_ms = std::clamp<int64_t>((deadline - monotonic_ns()) / 1'000'000 + 1, 0, INT_MAX);
+  return wait < 0 ? static_cast<int>(left_ms) : std::min(wait, static_cast<int>(left_ms));
+}
+
+void Interposer::keep_up() {
+  if (!real_root_) lower_rights();
+  int pause_ms = 1;
+  uint64_t done = 0;
+  for (;;) {
+    pollfd p[] = {{asked_.get(), POLLIN, 0}, {stir_.get(), POLLIN, 0}};
+    if (poll(p, 2, wait_ms(&pause_ms)) < 0 && errno != EINTR) return;
+    idle_ = false;
     eventfd_t count;
+    const bool stirred = (p[1].revents & POLLIN) != 0 && eventfd_read(stir_.get(), &count) == 0;
+    const bool asked = (p[0].revents & POLLIN) != 0;
+    recorder_->catch_up(asked);
+    const uint64_t now_done = recorder_->written();
+    if (stirred || std::exchange(done, now_done) != now_done) pause_ms = 1;
+    for (Ask& ask : asks_.take_due(monotonic_ns())) apply_aside(std::move(ask));
     if (asked && eventfd_read(asked_.get(), &count) == 0) eventfd_write(caught_up_.get(), 1);
   }
 }

@@ -1,34 +1,88 @@
-// The interposer in virt-init: a thread that answers the kernel's questions about the calls that the pod's filter
-// selected, and keeps the journal. It serves every process of the pod, whoever watches; it never waits for a supervisor.
+// The interposer in virt-init: it answers the kernel's questions about the calls that the pod's filter selected, by rules,
+// by hooks of a supervisor, or by letting them pass, and keeps the journal. It serves every process of the pod, whoever
+// watches, and without a supervisor: where a hook is asked and nobody is there, the rule's default applies.
+//
+// Threads: one reads the questions and answers what needs no waiting; one catches up with the journal and with hooks that
+// do not answer; calls made in a caller's place have one each, for as long as they take.
 #pragma once
 
 #include <atomic>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <vector>
 
+#include "interpose/asks.h"
 #include "interpose/policy.h"
+#include "interpose/recorder.h"
+#include "interpose/rules.h"
+#include "interpose/socket_names.h"
 #include "sys/fd.h"
 
 namespace virt::init {
 
 class Interposer {
  public:
-  // Starts the thread, then puts the filter on the calling one, so that everything the pod becomes inherits it and the
-  // thread itself stays free. 0 or errno. `paused`: nothing is recorded until go_on().
-  int start(Recording recording, int state_dir, bool paused);
+  struct Setup {
+    Recording recording = Recording::kNone;
+    KindSet covered = 0;  // beside what recording and rules need: for rules that come later, and hooks
+    std::string rules;    // RuleSet
+    int state_dir = -1;
+    UniqueFd host_proc;   // a directory of the host's /proc
+    bool paused = false;  // everything passes and nothing is recorded, until go_on()
+    bool hooked = false;  // a supervisor answers from the start
+  };
+  // Starts the threads, then puts the filter on the calling one, so that everything the pod becomes inherits it and the
+  // threads themselves stay free. Does nothing if there is nothing to interpose. 0 or errno (EINVAL: no rules).
+  int start(Setup setup);
   void go_on() { paused_ = false; }
   // When nothing runs any more: returns when everything that has happened is in the journal, or after a second.
   void catch_up();
   [[nodiscard]] bool runs() const { return runs_; }
 
- private:
-  static void* thread(void* self);
-  void serve();
+  // Other rules from now on. 0, EINVAL (no rules), or EOPNOTSUPP: they need calls that the filter does not select.
+  int change_rules(std::string_view bytes);
+  // Readable when hooks are to be told something.
+  [[nodiscard]] int news_fd() const { return news_.get(); }
+  std::vector<std::string> take_news();
+  // A supervisor answers hooks from now on, or none does: then what waits gets its default.
+  void set_hooked(bool hooked);
+  // A hook has answered; `fd` is what it injects.
+  void answered(const HookAnswer& answer, UniqueFd fd);
 
-  std::atomic<bool> paused_ = false;
-  bool runs_ = false;
-  int state_dir_ = -1;
-  bool real_root_ = false;
-  UniqueFd news_;               // the listener's number comes through here
-  UniqueFd asked_, caught_up_;  // eventfd(2)
+ private:
+  struct Work;
+
+  static void* answer_thread(void* self);
+  static void* catch_up_thread(void* self);
+  static void* work_thread(void* work);
+  void answer_questions();
+  void answer_one(CallReader& reader, const Question& question);
+  void keep_up();
+  int wait_ms(int* pause_ms);
+  void let_pass(Call call, bool record);
+  void apply(const Rule* rule, Call call);
+  void apply_aside(Ask ask);
+  void start_work(std::unique_ptr<Work> work);
+  void work(Work& work);
+  void stir();
+  std::shared_ptr<const RuleSet> rules();
+
+  Setup setup_;
+  KindSet selected_ = 0;
+  bool runs_ = false, real_root_ = false;
+  std::atomic<bool> paused_ = false, hooked_ = false, idle_ = true;
+  std::atomic<int> working_ = 0;
+  UniqueFd handover_;                         // the listener's number comes through here
+  UniqueFd asked_, caught_up_, news_, stir_;  // eventfd(2)
+  std::unique_ptr<Listener> listener_;
+  std::unique_ptr<Journal> journal_;
+  std::unique_ptr<Recorder> recorder_;
+  SocketNames names_;
+  Asks asks_;
+  std::mutex rules_mutex_;
+  std::shared_ptr<const RuleSet> rules_;
 };
 
 }  // namespace virt::init

@@ -11,6 +11,7 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <utility>
 
 #include "init/seed.h"
 #include "init/spawn.h"
@@ -30,17 +31,18 @@ constexpr size_t kMostConnections = 256;
 constexpr size_t kMostWaitingInput = 1 << 20;
 
 // What a poll event is about: kind in the high half, index in the low one.
-enum class Source : uint32_t { kSignals, kListener, kConnection, kStream1, kStream2, kInput };
+enum class Source : uint32_t { kSignals, kListener, kConnection, kStream1, kStream2, kInput, kHooks };
 uint64_t tag(Source source, size_t index) { return (static_cast<uint64_t>(source) << 32) | index; }
 
 }  // namespace
 
 Keeper::Keeper(protocol::LaunchPlan plan, UniqueFd state_dir, UniqueFd listener, UniqueFd first_supervisor,
-               UniqueFd own_program, Interposer& interposer)
+               UniqueFd own_program, UniqueFd host_proc, Interposer& interposer)
     : plan_(std::move(plan)),
       state_dir_(std::move(state_dir)),
       listener_(std::move(listener)),
       own_program_(std::move(own_program)),
+      host_proc_(std::move(host_proc)),
       interposer_(interposer) {
   connections_.push_back(std::make_unique<Connection>(std::move(first_supervisor)));
   connections_.back()->subscribed = true;
@@ -72,10 +74,17 @@ Step Keeper::prepare() {
   if (!signals_) return failed("setting up the keeper's loop");
   if (listen(listener_.get(), 64) != 0) return failed("listening for supervisors");
   log_.open(state_dir_.get());
-  if (plan_.recording != 0) {
-    errno = interposer_.start(static_cast<Recording>(plan_.recording), state_dir_.get(), rebuilding_);
-    if (errno != 0) return failed("starting the interposer");
-  }
+  Interposer::Setup setup;
+  setup.recording = static_cast<Recording>(plan_.recording);
+  setup.covered = plan_.covered;
+  setup.rules = std::move(plan_.rules);
+  setup.state_dir = state_dir_.get();
+  setup.host_proc = std::move(host_proc_);
+  setup.paused = rebuilding_;
+  setup.hooked = (plan_.flags & protocol::kPlanHooked) != 0;
+  connections_.back()->hooks = setup.hooked;
+  errno = interposer_.start(std::move(setup));
+  if (errno != 0) return failed("starting the interposer");
 
   const bool input = (plan_.flags & protocol::kPlanKeepInput) != 0;
   if (plan_.stdio != Stdio::kInherit) {
@@ -188,6 +197,7 @@ bool Keeper::poll_once() {
   }
   add(signals_.get(), POLLIN, tag(Source::kSignals, 0));
   add(listener_.get(), POLLIN, tag(Source::kListener, 0));
+  add(interposer_.news_fd(), POLLIN, tag(Source::kHooks, 0));
   for (size_t i = 0; i < consoles_.size(); ++i) {
     Console& console = *consoles_[i];
     if (!console.paused) {
@@ -219,6 +229,9 @@ bool Keeper::poll_once() {
       case Source::kStream2:
         pump(*consoles_[i], static_cast<int>(i), 2);
         break;
+      case Source::kHooks:
+        ask_hooks();
+        break;
       case Source::kInput:
         break;  // flushed at the top of the next turn
     }
@@ -242,6 +255,7 @@ void Keeper::accept_supervisor() {
 void Keeper::drop(Connection& c) {
   const bool seeding = c.seeding;
   c.close();
+  if (std::exchange(c.hooks, false)) interposer_.set_hooked(false);
   // Half a pod is no pod: whoever was rebuilding it is gone before the final word.
   if (seeding && rebuilding_) {
     end_everything();

@@ -21,9 +21,10 @@ namespace virt::init {
 
 class Keeper {
  public:
-  // `own_program`: virt-init's file, where a pod is to be rebuilt. `interposer` outlives the keeper.
+  // `own_program`: virt-init's file, where a pod is to be rebuilt. `host_proc`: the host's /proc. `interposer` outlives
+  // the keeper.
   Keeper(protocol::LaunchPlan plan, UniqueFd state_dir, UniqueFd listener, UniqueFd first_supervisor,
-         UniqueFd own_program, Interposer& interposer);
+         UniqueFd own_program, UniqueFd host_proc, Interposer& interposer);
 
   // Starts the program, or waits to be told what to rebuild. Returns init's exit code when the pod has ended.
   int run();
@@ -45,6 +46,9 @@ class Keeper {
   void handle_open(Connection& c, const Frame& f);
   void handle_seed(Connection& c, const Frame& f);
   void handle_commit(Connection& c, const Frame& f);
+  void handle_hook(Connection& c, const Frame& f);
+  void handle_answer(Connection& c, const Frame& f);
+  void ask_hooks();
   void drop(Connection& c);
 
   void reap();
@@ -72,7 +76,7 @@ class Keeper {
   }
 
   protocol::LaunchPlan plan_;
-  UniqueFd state_dir_, listener_, signals_, own_program_;
+  UniqueFd state_dir_, listener_, signals_, own_program_, host_proc_;
   std::vector<std::unique_ptr<Connection>> connections_;
   std::vector<std::unique_ptr<Console>> consoles_;  // 0: the first program's, if it has one
   Log log_;

@@ -66,6 +66,7 @@ int run(int plan_fd, int control, int listener) {
   UniqueFd own_program;
   if ((plan.flags & protocol::kPlanRebuild) != 0)
     own_program.reset(open("/proc/self/exe", O_PATH | O_CLOEXEC));
+  UniqueFd host_proc(open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC));  // where the host's pids are told
   setsid();
   if (const Step s = enter_namespaces(plan); s.failed()) return tell_failure(control, s);
 
@@ -87,7 +88,7 @@ int run(int plan_fd, int control, int listener) {
     code = tell_failure(control, s);
   } else {
     Keeper keeper(std::move(plan), std::move(state_dir), UniqueFd(listener), UniqueFd(control),
-                  std::move(own_program), interposer);
+                  std::move(own_program), std::move(host_proc), interposer);
     code = keeper.run();
   }
   unlinkat(socket_dir.get(), socket_name.c_str(), 0);

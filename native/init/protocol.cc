@@ -16,6 +16,8 @@ std::string encode(const LaunchPlan& plan) {
   w.number(plan.boottime_offset_ns);
   w.number(plan.pts_index);
   w.number(plan.recording);
+  w.number(plan.covered);
+  w.text(plan.rules);
   w.text(plan.state_dir);
   w.text(plan.socket_path);
   w.text(plan.hostname);
@@ -44,6 +46,8 @@ bool decode(std::string_view bytes, LaunchPlan* plan) {
   plan->boottime_offset_ns = r.number<int64_t>();
   plan->pts_index = r.number<uint32_t>();
   plan->recording = r.number<uint32_t>();
+  plan->covered = r.number<uint32_t>();
+  plan->rules = r.text();
   plan->state_dir = r.text();
   plan->socket_path = r.text();
   plan->hostname = r.text();

@@ -11,10 +11,11 @@
 #pragma once
 
 #include <cstdint>
-#include <cstring>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "sys/wire.h"
 
 namespace virt::protocol {
 
@@ -36,6 +37,10 @@ enum class Type : uint16_t {
   kRelease = 11,  // kill everything in the pod and go; u32 1 if it was detached
   kSeed = 12,     // rebuild: u64 region, u64 size, u32 pid → u32 pid of the seed in the pod
   kCommit = 13,   // rebuild: u32 first pid; from now on the pod lives without us
+  kRules =
+      14,  // other rules (interpose/rules.h); EOPNOTSUPP if the pod's filter does not select what they need
+  kHook = 15,    // u32 1: hooks are asked on this connection from now on; 0: no more
+  kAnswer = 16,  // what a hook says (interpose/asks.h), up to 1 fd; no reply
   // events
   kForked = 0xff,    // u32 pid of init as its parent sees it; before anything else
   kStarted = 0x100,  // u32 pid of the first program
@@ -44,6 +49,7 @@ enum class Type : uint16_t {
   kGone = 0x103,     // the pod has ended; the connection closes
   kFailed = 0x104,   // i32 errno, text of the step that failed: the pod could not be made
   kStopped = 0x105,  // u32 pid, u32 signal
+  kAsk = 0x106,      // a call that waits for a hook's word (interpose/asks.h)
 };
 
 inline constexpr uint16_t kReply =
@@ -69,6 +75,7 @@ inline constexpr uint32_t kPlanRebuild = 2;        // wait for an engine instead
 inline constexpr uint32_t kPlanKeepInput = 4;      // standard input stays open though no viewer is there (-i)
 inline constexpr uint32_t kPlanViewed = 8;         // the first supervisor views the console from the start
 inline constexpr uint32_t kPlanPatient = 16;       // … and its output is never dropped
+inline constexpr uint32_t kPlanHooked = 32;        // … and answers hooks
 
 // A bind mount: what is at `from` on the host appears at `to` in the pod.
 struct Remap {
@@ -85,9 +92,11 @@ struct LaunchPlan {
   int64_t monotonic_offset_ns = 0, boottime_offset_ns = 0;  // rebuild: time namespace
   uint32_t pts_index = 0;                                   // rebuild: the terminal's number
   uint32_t recording = 0;                                   // interpose/policy.h
-  std::string state_dir;                                    // where log and exit status go
-  std::string socket_path;                                  // removed when the pod ends
-  std::string hostname;                                     // empty: the host's
+  uint32_t covered = 0;     // kinds of calls for rules to come, interpose/calls.h
+  std::string rules;        // interpose/rules.h
+  std::string state_dir;    // where log and exit status go
+  std::string socket_path;  // removed when the pod ends
+  std::string hostname;     // empty: the host's
   std::string cwd;
   std::vector<Remap> remaps;
   std::vector<std::string> argv, env;
@@ -100,83 +109,9 @@ struct ExecPlan {
   std::vector<std::string> argv, env;
 };
 
-// Appends fields in order.
-class Writer {
- public:
-  template <typename T>
-  void number(T n) {
-    static_assert(std::is_integral_v<T> || std::is_enum_v<T>);
-    bytes_.append(reinterpret_cast<const char*>(&n), sizeof n);
-  }
-  void text(std::string_view s) {
-    number(static_cast<uint32_t>(s.size()));
-    bytes_.append(s);
-  }
-  void texts(const std::vector<std::string>& list) {
-    number(static_cast<uint32_t>(list.size()));
-    for (const auto& s : list) text(s);
-  }
-  void raw(std::string_view s) { bytes_.append(s); }
-  [[nodiscard]] const std::string& bytes() const { return bytes_; }
-
- private:
-  std::string bytes_;
-};
-
-// A payload that is nothing but these numbers.
-template <typename... T>
-std::string pack(T... numbers) {
-  Writer w;
-  (w.number(numbers), ...);
-  return w.bytes();
-}
-
-// Reads fields in order; after the first thing that does not fit everything reads as zero and ok() says
-// false.
-class Reader {
- public:
-  explicit Reader(std::string_view bytes) : rest_(bytes) {}
-  template <typename T>
-  T number() {
-    static_assert(std::is_integral_v<T> || std::is_enum_v<T>);
-    T n{};
-    if (rest_.size() < sizeof n) {
-      fail();
-      return T{};
-    }
-    std::memcpy(&n, rest_.data(), sizeof n);
-    rest_.remove_prefix(sizeof n);
-    return n;
-  }
-  std::string text() {
-    const auto size = number<uint32_t>();
-    if (size > rest_.size()) {
-      fail();
-      return {};
-    }
-    std::string s(rest_.substr(0, size));
-    rest_.remove_prefix(size);
-    return s;
-  }
-  std::vector<std::string> texts() {
-    std::vector<std::string> list;
-    const auto count = number<uint32_t>();
-    if (count > rest_.size() / 4) fail();  // each takes at least its length
-    for (uint32_t i = 0; i < count && ok_; ++i) list.push_back(text());
-    return list;
-  }
-  [[nodiscard]] std::string_view rest() const { return rest_; }
-  [[nodiscard]] bool ok() const { return ok_; }
-  [[nodiscard]] bool done() const { return ok_ && rest_.empty(); }
-
- private:
-  void fail() {
-    ok_ = false;
-    rest_ = {};
-  }
-  std::string_view rest_;
-  bool ok_ = true;
-};
+using wire::pack;
+using wire::Reader;
+using wire::Writer;
 
 // init's answer to kHello.
 struct Status {

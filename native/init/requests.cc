@@ -86,6 +86,15 @@ void Keeper::handle(Connection& c, const Frame& f) {
     case Type::kCommit:
       handle_commit(c, f);
       return;
+    case Type::kRules:
+      c.reply(f, interposer_.runs() ? interposer_.change_rules(f.payload) : EOPNOTSUPP);
+      return;
+    case Type::kHook:
+      handle_hook(c, f);
+      return;
+    case Type::kAnswer:
+      handle_answer(c, f);
+      return;
     default:
       c.reply(f, EOPNOTSUPP);
   }
@@ -261,6 +270,38 @@ void Keeper::handle_commit(Connection& c, const Frame& f) {
   c.reply(f, 0);
   tell(Type::kStarted, pack(static_cast<uint32_t>(first)));
   reap();
+}
+
+void Keeper::handle_hook(Connection& c, const Frame& f) {
+  Reader r(f.payload);
+  const bool on = r.number<uint32_t>() != 0;
+  if (!r.done() || !interposer_.runs()) {
+    c.reply(f, r.done() ? EOPNOTSUPP : EINVAL);
+    return;
+  }
+  for (auto& other : connections_) {
+    if (other.get() != &c && other->hooks && on) {
+      c.reply(f, EBUSY);
+      return;
+    }
+  }
+  c.hooks = on;
+  interposer_.set_hooked(on);
+  c.reply(f, 0);
+}
+
+void Keeper::handle_answer(Connection& c, const Frame& f) {
+  HookAnswer answer;
+  if (!c.hooks || !HookAnswer::decode(f.payload, &answer)) return;
+  interposer_.answered(answer, answer.verdict == HookVerdict::inject ? c.take_fd() : UniqueFd());
+}
+
+void Keeper::ask_hooks() {
+  for (const std::string& ask : interposer_.take_news()) {
+    for (auto& c : connections_) {
+      if (c->open() && c->hooks) c->event(Type::kAsk, ask);
+    }
+  }
 }
 
 }  // namespace virt::init

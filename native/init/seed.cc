@@ -82,7 +82,7 @@ int execute_seed(const SeedPlan& plan, int own_program, int report) {
 int furnish_seed(uint64_t start, uint64_t size, int commit, bool filtered) {
   if (const int error = give_up_ambient(); error != 0) return error;
   if (!filtered) {
-    if (const int error = install_filter(Recording::kNone, nullptr); error != 0) return error;
+    if (const int error = install_filter(0, nullptr); error != 0) return error;
   }
   auto* region = reinterpret_cast<char*>(start);  // NOLINT(performance-no-int-to-ptr): the engine chose it
   void* code =

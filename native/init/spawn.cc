@@ -81,7 +81,7 @@ int become(const Program& program) {
     setrlimit(RLIMIT_NOFILE, &limit);
   }
   if (!program.filtered) {
-    if (const int error = install_filter(Recording::kNone, nullptr); error != 0) return error;
+    if (const int error = install_filter(0, nullptr); error != 0) return error;
   }
   if (!program.cwd.empty() && chdir(program.cwd.c_str()) != 0) return -errno;
   return exec_searching(program);

@@ -54,7 +54,7 @@ size_t read_memory(pid_t tid, uint64_t from, void* to, size_t size) {
   return n > 0 ? static_cast<size_t>(n) : 0;
 }
 
-std::string path_of_call(pid_t tid, const std::string& root, const RecordedCall& call, const uint64_t* args,
+std::string path_of_call(pid_t tid, const std::string& root, const InterposedCall& call, const uint64_t* args,
                          int directory, int path_argument) {
   std::string path;
   if (path_argument >= 0 && !read_path(tid, args[path_argument], &path)) return {};

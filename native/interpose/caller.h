@@ -10,7 +10,7 @@
 
 namespace virt {
 
-struct RecordedCall;
+struct InterposedCall;
 
 // "/proc/TID/NAME".
 std::string proc_file(pid_t tid, const char* name);
@@ -20,7 +20,7 @@ std::string read_start(const std::string& path);
 size_t read_memory(pid_t tid, uint64_t from, void* to, size_t size);
 // The path that is meant by two arguments of the call (a directory's, -1 for the working one, and a path's, -1 for the
 // call's descriptor itself), absolute as the pod sees it. `root` is the caller's. Empty if it cannot be told.
-std::string path_of_call(pid_t tid, const std::string& root, const RecordedCall& call, const uint64_t* args,
+std::string path_of_call(pid_t tid, const std::string& root, const InterposedCall& call, const uint64_t* args,
                          int directory, int path);
 
 }  // namespace virt

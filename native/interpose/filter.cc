@@ -28,9 +28,21 @@ unsigned low(int n) {
 }
 unsigned high(int n) { return low(n) + 4; }
 
-void add_call(std::vector<sock_filter>* program, const RecordedCall& call) {
+// Of an open(2) that is selected for reading too, all are.
+When when_selected(const InterposedCall& call, KindSet selected) {
+  const bool reads = call.kind == CallKind::open && (selected & kind_bit(CallKind::read)) != 0;
+  return reads ? When::always : call.when;
+}
+
+bool is_selected(const InterposedCall& call, KindSet selected) {
+  const KindSet kinds =
+      kind_bit(call.kind) | (call.kind == CallKind::open ? kind_bit(CallKind::read) : KindSet{0});
+  return (kinds & selected) != 0;
+}
+
+void add_call(std::vector<sock_filter>* program, const InterposedCall& call, When when) {
   std::vector<sock_filter> body;
-  switch (call.when) {
+  switch (when) {
     case When::always:
       body = {statement(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF)};
       break;
@@ -56,26 +68,32 @@ void add_call(std::vector<sock_filter>* program, const RecordedCall& call) {
 
 }  // namespace
 
-int install_filter(Recording recording, UniqueFd* listener) {
-  std::vector<sock_filter> program{
-      statement(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
-      jump(BPF_JMP | BPF_JEQ | BPF_K, kIoUringSetup, 0, 1),
-      statement(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
-  };
-  if (recording != Recording::kNone) {
-    // Numbers mean other calls elsewhere.
-    program.push_back(statement(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, arch)));
-    program.push_back(jump(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 1, 0));
-    program.push_back(statement(BPF_RET | BPF_K, SECCOMP_RET_ALLOW));
-    program.push_back(statement(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)));
-    for (const RecordedCall& call : recorded_calls()) add_call(&program, call);
+int install_filter(KindSet selected, UniqueFd* listener) {
+  constexpr unsigned kX32Bit = 0x40000000;
+  std::vector<sock_filter> program;
+  if (selected != 0) {
+    program = {
+        statement(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, arch)),
+        jump(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 1, 0),
+        statement(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
+        statement(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+        jump(BPF_JMP | BPF_JGE | BPF_K, kX32Bit, 0, 1),
+        statement(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
+    };
+  } else {
+    program = {statement(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr))};
+  }
+  program.push_back(jump(BPF_JMP | BPF_JEQ | BPF_K, kIoUringSetup, 0, 1));
+  program.push_back(statement(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS));
+  for (const InterposedCall& call : interposed_calls()) {
+    if (is_selected(call, selected)) add_call(&program, call, when_selected(call, selected));
   }
   program.push_back(statement(BPF_RET | BPF_K, SECCOMP_RET_ALLOW));
   const sock_fprog prog{static_cast<unsigned short>(program.size()), program.data()};
-  const unsigned flags = recording == Recording::kNone ? 0 : SECCOMP_FILTER_FLAG_NEW_LISTENER;
+  const unsigned flags = selected == 0 ? 0 : SECCOMP_FILTER_FLAG_NEW_LISTENER;
   const long made = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &prog);
   if (made < 0) return errno;
-  if (recording != Recording::kNone) listener->reset(static_cast<int>(made));
+  if (selected != 0) listener->reset(static_cast<int>(made));
   return 0;
 }
 

@@ -1,10 +1,10 @@
 // The pod's seccomp filter (seccomp(2)): installed before the program starts, inherited by everything it
 // becomes. It answers one call itself: io_uring_setup(2) does not exist in a pod, because a ring's work
-// passes by any filter and cannot be carried. Calls that are to be recorded go to a listener
-// (seccomp_unotify(2)); all others stay on the kernel's fast path. No exceptions: used by virt-init.
+// passes by any filter and cannot be carried. Selected calls go to a listener (seccomp_unotify(2)); all others
+// stay on the kernel's fast path. No exceptions: used by virt-init.
 #pragma once
 
-#include "interpose/policy.h"
+#include "interpose/calls.h"
 #include "sys/fd.h"
 
 namespace virt {
@@ -13,7 +13,8 @@ namespace virt {
 inline constexpr unsigned kOwnFilters = 1;
 
 // Installs it in the calling thread, which needs CAP_SYS_ADMIN in its user namespace (so that no_new_privs
-// can stay as it is). 0 or errno; with something to record *listener is where the kernel asks.
-int install_filter(Recording recording, UniqueFd* listener);
+// can stay as it is). 0 or errno; with calls to select *listener is where the kernel asks. Where calls are selected,
+// those of other architectures (32-bit programs, x32) do not exist: their numbers mean something else.
+int install_filter(KindSet selected, UniqueFd* listener);
 
 }  // namespace virt

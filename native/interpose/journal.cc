@@ -85,20 +85,34 @@ std::string journal_time(int64_t realtime_ns) {
   return text;
 }
 
-Journal::Journal(int state_dir) : dir_(state_dir) {
+Journal::Journal(int state_dir) : dir_(state_dir) {}
+
+void Journal::open_file() {
   file_.reset(openat(dir_, "journal", O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600));
   struct stat st {};
   if (file_ && fstat(file_.get(), &st) == 0) size_ = st.st_size;
 }
 
+void Journal::append(const JournalLine& line) {
+  const std::string text = line.done();
+  const std::lock_guard lock(mutex_);
+  waiting_ += text;
+}
+
 void Journal::flush() {
-  if (waiting_.empty()) return;
+  std::string lines;
+  {
+    const std::lock_guard lock(mutex_);
+    lines.swap(waiting_);
+  }
+  if (lines.empty()) return;
+  if (!file_) open_file();
   if (size_ > kMostBytes) {
     renameat(dir_, "journal", dir_, "journal.1");
     file_.reset(openat(dir_, "journal", O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600));
     size_ = 0;
   }
-  for (std::string_view rest = waiting_; file_ && !rest.empty();) {
+  for (std::string_view rest = lines; file_ && !rest.empty();) {
     const ssize_t n = write(file_.get(), rest.data(), rest.size());
     if (n < 0 && errno == EINTR) continue;
     if (n <= 0) {
@@ -107,9 +121,8 @@ void Journal::flush() {
       break;
     }
     rest.remove_prefix(static_cast<size_t>(n));
-    if (rest.empty()) size_ += static_cast<off_t>(waiting_.size());
+    if (rest.empty()) size_ += static_cast<off_t>(lines.size());
   }
-  waiting_.clear();
 }
 
 }  // namespace virt

@@ -5,6 +5,7 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <mutex>
 #include <string>
 #include <string_view>
 
@@ -31,14 +32,18 @@ std::string journal_time(int64_t realtime_ns);
 class Journal {
  public:
   explicit Journal(int state_dir);
-  void append(const JournalLine& line) { waiting_ += line.done(); }
-  // Writes what waits.
+  // Any thread.
+  void append(const JournalLine& line);
+  // Writes what waits. One thread at a time.
   void flush();
 
  private:
+  void open_file();
+
   int dir_;
   UniqueFd file_;
   off_t size_ = 0;
+  std::mutex mutex_;
   std::string waiting_;
 };
 

@@ -1,5 +1,6 @@
 #include "interpose/listener.h"
 
+#include <fcntl.h>
 #include <linux/seccomp.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
@@ -15,6 +16,8 @@ namespace {
 // Linux 6.6; Debian 12's headers are older. The waker hands its CPU to the one it wakes: a question costs a third.
 constexpr unsigned long kSetFlags = _IOW('!', 4, uint64_t);
 constexpr uint64_t kWakeOnSameCpu = 1;
+constexpr uint32_t kAddAndAnswer = 1U << 1;  // SECCOMP_ADDFD_FLAG_SEND, Linux 5.14
+constexpr size_t kMostAnswerBytes = 256;
 
 }  // namespace
 
@@ -22,7 +25,6 @@ Listener::Listener(UniqueFd fd) : fd_(std::move(fd)) {
   seccomp_notif_sizes sizes{};
   if (syscall(SYS_seccomp, SECCOMP_GET_NOTIF_SIZES, 0, &sizes) != 0) sizes = {};
   request_.resize(std::max<size_t>(sizes.seccomp_notif, sizeof(seccomp_notif)));
-  answer_.resize(std::max<size_t>(sizes.seccomp_notif_resp, sizeof(seccomp_notif_resp)));
   ioctl(fd_.get(), kSetFlags, kWakeOnSameCpu);
 }
 
@@ -38,13 +40,37 @@ bool Listener::receive(Question* question) {
   return true;
 }
 
-bool Listener::let_pass(const Question& question) {
-  std::fill(answer_.begin(), answer_.end(), '\0');
+bool Listener::waits(const Question& question) const {
+  return ioctl(fd_.get(), SECCOMP_IOCTL_NOTIF_ID_VALID, &question.id) == 0;
+}
+
+bool Listener::send(const Question& question, int64_t value, int error, uint32_t flags) const {
+  alignas(seccomp_notif_resp) char bytes[kMostAnswerBytes] = {};  // a newer kernel's may be larger
+  static_assert(sizeof(seccomp_notif_resp) <= sizeof bytes);
   seccomp_notif_resp r{};
   r.id = question.id;
-  r.flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE;
-  std::memcpy(answer_.data(), &r, sizeof r);
-  return ioctl(fd_.get(), SECCOMP_IOCTL_NOTIF_SEND, answer_.data()) == 0;
+  r.val = value;
+  r.error = -error;
+  r.flags = flags;
+  std::memcpy(bytes, &r, sizeof r);
+  return ioctl(fd_.get(), SECCOMP_IOCTL_NOTIF_SEND, bytes) == 0;
+}
+
+bool Listener::let_pass(const Question& question) const {
+  return send(question, 0, 0, SECCOMP_USER_NOTIF_FLAG_CONTINUE);
+}
+
+bool Listener::answer(const Question& question, int64_t value, int error) const {
+  return send(question, error == 0 ? value : 0, error, 0);
+}
+
+bool Listener::inject(const Question& question, int fd, bool close_on_exec) const {
+  seccomp_notif_addfd add{};
+  add.id = question.id;
+  add.flags = kAddAndAnswer;
+  add.srcfd = static_cast<uint32_t>(fd);
+  add.newfd_flags = close_on_exec ? O_CLOEXEC : 0;
+  return ioctl(fd_.get(), SECCOMP_IOCTL_NOTIF_ADDFD, &add) >= 0;
 }
 
 }  // namespace virt

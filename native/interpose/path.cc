@@ -50,4 +50,12 @@ std::string canonical_path(const std::string& path) {
   return (directory == "/" ? "" : directory) + "/" + last;
 }
 
+std::string resolved_path(const std::string& path, bool follow) {
+  char* whole = follow ? realpath(path.c_str(), nullptr) : nullptr;
+  if (whole == nullptr) return canonical_path(path);
+  std::string out = whole;
+  std::free(whole);
+  return out;
+}
+
 }  // namespace virt

@@ -13,5 +13,7 @@ bool is_gone(const std::string& path);
 bool is_made_up(const std::string& path);
 // The path without symbolic links, dots and double slashes before its last part.
 std::string canonical_path(const std::string& path);
+// Likewise; with `follow` the last part too, where there is something at its end.
+std::string resolved_path(const std::string& path, bool follow);
 
 }  // namespace virt

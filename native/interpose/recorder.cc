@@ -1,343 +1,287 @@
 #include "interpose/recorder.h"
 
 #include <fcntl.h>
-#include <linux/openat2.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <sched.h>
-#include <sys/syscall.h>
-#include <sys/un.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <cstddef>
+#include <csignal>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <ctime>
 #include <utility>
 
 #include "interpose/address.h"
 #include "interpose/caller.h"
+#include "interpose/outcome.h"
 #include "interpose/path.h"
 
 namespace virt {
 namespace {
 
-constexpr size_t kMostCallers = 4096, kMostDestinations = 1024, kMostPending = 512;
+constexpr size_t kMostDestinations = 1024, kMostWatched = 8192;
 constexpr int64_t kPatienceNs = 20'000'000, kMostPatienceNs = 5'000'000'000;
 constexpr int kTurns = 4;
 
-int64_t clock_ns(clockid_t clock) {
+int64_t monotonic_ns() {
   timespec t{};
-  clock_gettime(clock, &t);
+  clock_gettime(CLOCK_MONOTONIC, &t);
   return int64_t{t.tv_sec} * 1'000'000'000 + t.tv_nsec;
+}
+
+std::string last_part(const std::string& path) {
+  const size_t end = path.find_last_not_of('/');
+  if (end == std::string::npos) return path;
+  return path.substr(path.rfind('/', end) + 1, end - path.rfind('/', end));
+}
+
+// Whether the call has ended, by where its thread is now. One that runs may not have come to it yet (a machine under load).
+bool is_over(const Watched& w, int64_t now_ns) {
+  const std::string text = read_start(proc_file(w.call.question.tid, "syscall"));  // proc_pid_syscall(5)
+  if (text.starts_with("running")) return now_ns - w.since_ns > kMostPatienceNs;
+  const std::string number = std::to_string(w.call.question.number) + " ";
+  return text.compare(0, number.size(), number) != 0;
+}
+
+const char* name_of(const Call& call, bool created) {
+  static constexpr const char* kNames[] = {
+      "write",  "remove", "rename",  "make", "make", "mode", "owner", "truncate", "bind", "connect",
+      "listen", "send",   "execute", "root", "read", "look", "kill",  "socket",   "name", "send"};
+  static_assert(std::size(kNames) == static_cast<size_t>(CallKind::kinds));
+  return created ? "create" : kNames[static_cast<size_t>(call.kind)];
+}
+
+// Whether making `next` could hide how `w` ended.
+bool may_hide(const Call& next, const Watched& w) {
+  const bool opens = next.kind == CallKind::open && (next.flags & O_TRUNC) == 0;
+  const bool looks =
+      next.kind == CallKind::read || next.kind == CallKind::look || next.kind == CallKind::execute;
+  return !looks && !(opens && w.call.kind == CallKind::open);
 }
 
 }  // namespace
 
-Recorder::Seen Recorder::look(const std::string& path, bool follow) {
-  struct stat st {};
-  Seen s;
-  if (fstatat(AT_FDCWD, path.c_str(), &st, follow ? 0 : AT_SYMLINK_NOFOLLOW) != 0) return s;
-  s.there = true;
-  s.device = st.st_dev;
-  s.inode = st.st_ino;
-  s.mode = st.st_mode;
-  s.uid = st.st_uid;
-  s.gid = st.st_gid;
-  s.size = st.st_size;
-  return s;
+void Recorder::begin(const Call& call) {
+  Lock lock(mutex_);
+  if (watched_.empty()) return;
+  if (const auto former = last_of_thread_.find(call.question.tid); former != last_of_thread_.end()) {
+    const auto watched = former->second;
+    watched->over = true;
+    if (watched->call.socket && !watched->looked_at) settle(lock, watched, true);
+  }
+  if (call.kind == CallKind::rename) {
+    lock.unlock();
+    const bool moves = S_ISDIR(look_at(call.path, false).mode);  // paths change below it
+    lock.lock();
+    if (moves) settle_all(lock);
+  }
+  if (!call.path.empty()) settle_named(lock, last_part(call.path), call);
+  if (!call.path2.empty()) settle_named(lock, last_part(call.path2), call);
 }
 
-const Recorder::Caller& Recorder::caller_of(pid_t tid) {
-  const auto known = callers_.find(tid);
-  if (known != callers_.end()) return known->second;
-  if (callers_.size() >= kMostCallers) callers_.clear();
-  Caller c;
-  const std::string status = read_start(proc_file(tid, "status"));
-  const size_t at = status.find("\nTgid:");
-  c.pid = at == std::string::npos ? tid : static_cast<pid_t>(std::atoi(status.c_str() + at + 6));
-  c.program = read_link_of(proc_file(tid, "exe"));
-  c.root = read_link_of(proc_file(tid, "root"));
-  return callers_.emplace(tid, std::move(c)).first->second;
+bool Recorder::look(Call call, Watched* watched) {
+  watched->call = std::move(call);
+  const Call& c = watched->call;
+  if (c.who->pid == getpid()) return false;
+  watched->since_ns = monotonic_ns();
+  if (c.kind == CallKind::kill) return kill(c.target, 0) == 0;
+  if (c.socket) return c.entry->value < 0 || c.address_size > 0;
+  if (c.path.empty() || is_made_up(c.path)) return false;
+  if (c.kind == CallKind::rename) watched->before2 = look_at(c.path2, false);
+  watched->before = look_at(c.path, follows(c));
+  return may_change(c, watched->before);
 }
 
-bool Recorder::describe_file(Pending* p) {
-  const RecordedCall& call = *p->call;
-  const uint64_t* args = p->question.args;
-  const pid_t tid = p->question.tid;
-  p->path = path_of_call(tid, p->who.root, call, args, call.directory, call.path);
-  if (p->path.empty() || is_made_up(p->path)) return false;
-  if (call.path2 >= 0) {
-    p->path2 = path_of_call(tid, p->who.root, call, args, call.directory2, call.path2);
-    if (p->path2.empty()) return false;
-    p->before2 = look(p->path2, false);
+void Recorder::watch(Watched watched) {
+  Lock lock(mutex_);
+  // Nothing is lost for want of room: what was first is looked at now.
+  while (watched_.size() >= kMostWatched) {
+    const auto first = first_free();
+    if (first == watched_.end()) break;
+    settle(lock, first, true);
   }
-  if (call.flags >= 0) p->flags = static_cast<int>(args[call.flags]);
-  if (call.number == SYS_creat) p->flags = O_WRONLY | O_CREAT | O_TRUNC;
-  if (call.number == SYS_openat2) {
-    open_how how{};
-    if (read_memory(tid, args[2], &how, sizeof how) < sizeof how.flags) return false;
-    p->flags = static_cast<int>(how.flags);
-    if ((p->flags & (O_WRONLY | O_RDWR | O_CREAT | O_TRUNC)) == 0) return false;
+  watched_.push_back(std::move(watched));
+  const auto last = std::prev(watched_.end());
+  const Call& call = last->call;
+  last_of_thread_[call.question.tid] = last;
+  if (!call.path.empty()) by_name_.emplace(last_part(call.path), last);
+  if (!call.path2.empty()) by_name_.emplace(last_part(call.path2), last);
+  if (!call.socket) return;
+  // It may be closed at once, and is not while we have a dup: a few turns are enough for a call that does not wait.
+  last->looked_at = true;
+  lock.unlock();
+  Outcome outcome = Outcome::open;
+  for (int turns = 0; outcome == Outcome::open && turns < kTurns; ++turns) {
+    sched_yield();
+    outcome = outcome_of(*last);
   }
-  const bool follow =
-      call.kind == CallKind::open || call.kind == CallKind::truncate || call.kind == CallKind::execute ||
-      call.kind == CallKind::mode ||
-      (call.kind == CallKind::owner && call.number != SYS_lchown && (p->flags & AT_SYMLINK_NOFOLLOW) == 0);
-  p->before = look(p->path, follow);
-  switch (call.kind) {
-    case CallKind::open:
-      if ((p->flags & O_PATH) != 0 || (p->flags & O_TMPFILE) == O_TMPFILE)
-        return false;  // nameless: nothing outside
-      if (!p->before.there) return (p->flags & O_CREAT) != 0;
-      if ((p->flags & (O_CREAT | O_EXCL)) == (O_CREAT | O_EXCL) || S_ISDIR(p->before.mode)) return false;
-      if (!S_ISREG(p->before.mode) && !S_ISFIFO(p->before.mode))
-        return false;  // a device is not changed by opening it
-      if ((p->flags & (O_WRONLY | O_RDWR | O_TRUNC)) == 0) return false;  // created by nobody, read only
-      return true;
-    case CallKind::make:
-      return !p->before.there;
-    case CallKind::execute:
-      // Which of the places in PATH it is, only the attempt tells; what cannot be executed is none.
-      return p->before.there && S_ISREG(p->before.mode) && (p->before.mode & 0111) != 0;
-    default:
-      return p->before.there;
+  lock.lock();
+  last->looked_at = false;
+  if (outcome != Outcome::open) settle(lock, last, false);
+  looked_.notify_all();
+}
+
+Recorder::List::iterator Recorder::first_free() {
+  return std::find_if(watched_.begin(), watched_.end(), [](const Watched& w) { return !w.looked_at; });
+}
+
+void Recorder::settle_named(Lock& lock, const std::string& name, const Call& next) {
+  for (;;) {
+    const auto [from, to] = by_name_.equal_range(name);
+    const auto found = std::find_if(from, to, [&](const auto& entry) {
+      const Watched& w = *entry.second;
+      return may_hide(next, w) && w.looked_for != next.question.id;
+    });
+    if (found == to) return;
+    const auto watched = found->second;
+    if (watched->looked_at) {
+      looked_.wait(lock);
+      continue;
+    }
+    watched->looked_for = next.question.id;
+    settle(lock, watched, watched->over || watched->call.question.tid == next.question.tid);
   }
 }
 
-bool Recorder::describe_socket(Pending* p) {
-  const RecordedCall& call = *p->call;
-  const uint64_t* args = p->question.args;
-  const UniqueFd process(static_cast<int>(syscall(SYS_pidfd_open, p->who.pid, 0)));
-  if (!process) return false;
-  p->socket.reset(
-      static_cast<int>(syscall(SYS_pidfd_getfd, process.get(), static_cast<int>(args[call.descriptor]), 0)));
-  if (!p->socket) return false;
-  if (call.value < 0) return true;
-  const auto size = static_cast<socklen_t>(std::min<uint64_t>(args[call.value + 1], sizeof p->address));
-  if (size < sizeof p->address.ss_family) return false;
-  if (read_memory(p->question.tid, args[call.value], &p->address, size) != size) return false;
-  p->address_size = size;
-  const auto family = p->address.ss_family;
-  if (family != AF_INET && family != AF_INET6 && family != AF_UNIX)
-    return false;  // netlink and the like stay inside
-  if (family == AF_UNIX) {
-    int port = 0;
-    p->path = address_text(p->address, size, &port);
-    if (p->path.empty()) return false;
-    if (p->path[0] != '@' && p->path[0] != '/')
-      p->path = read_link_of(proc_file(p->question.tid, "cwd")) + "/" + p->path;
+void Recorder::settle_all(Lock& lock) {
+  while (!watched_.empty()) {
+    const auto first = first_free();
+    if (first == watched_.end()) {
+      looked_.wait(lock);
+    } else {
+      settle(lock, first, true);
+    }
   }
+}
+
+bool Recorder::settle(Lock& lock, List::iterator watched, bool last) {
+  watched->looked_at = true;
+  lock.unlock();
+  const Outcome outcome = outcome_of(*watched);
+  if (outcome == Outcome::done)
+    write(watched->call, watched->call.kind == CallKind::open && !watched->before.there, 0, watched->asked);
+  lock.lock();
+  watched->looked_at = false;
+  looked_.notify_all();
+  if (outcome == Outcome::open && !last) return false;
+  forget(watched);
   return true;
 }
 
-bool Recorder::describe(const Question& question, const RecordedCall& call, Pending* p) {
-  p->call = &call;
-  p->question = question;
-  p->realtime_ns = clock_ns(CLOCK_REALTIME);
-  p->since_ns = clock_ns(CLOCK_MONOTONIC);
-  p->who = caller_of(question.tid);
-  // Whoever shares its number is another program soon, or has another root.
-  if (call.kind == CallKind::execute || call.kind == CallKind::root) callers_.clear();
-  if (call.kind == CallKind::root) return false;
-  switch (call.kind) {
-    case CallKind::bind:
-    case CallKind::connect:
-    case CallKind::listen:
-    case CallKind::send:
-      return describe_socket(p);
-    default:
-      return describe_file(p);
-  }
-}
-
-// The caller waits for every step here, and runs when we sleep: all that can be done later is.
-void Recorder::handle(const Question& question) {
-  const RecordedCall* call = recorded_call(question.number);
-  if (call == nullptr || question.tid == 0 || question.tid == getpid() || paused_) {
-    (void)listener_.let_pass(question);
-    return;
-  }
-  // Its former call is over. And what others have done is looked at before this one can change it again.
-  for (Pending& p : pending_) settle(p, p.question.tid == question.tid);
-  forget_settled();
-  Pending pending;
-  const bool effect = describe(question, *call, &pending);
-  if (!listener_.let_pass(question) || !effect || pending.who.pid == getpid()) return;
-  if (pending_.size() >= kMostPending) pending_.pop_front();
-  pending_.push_back(std::move(pending));
-  // A socket may be closed at once; a few turns are enough for a call that does not wait.
-  Pending& p = pending_.back();
-  for (int turns = 0; p.call != nullptr && p.socket && turns < kTurns; ++turns) {
-    sched_yield();
-    settle(p, false);
-  }
-}
-
-// Whether the call has ended, by where its thread is now. One that runs may not have come to it yet (a machine under load).
-bool Recorder::is_over(const Pending& p, int64_t now_ns) {
-  const std::string text = read_start(proc_file(p.question.tid, "syscall"));  // proc_pid_syscall(5)
-  if (text.starts_with("running")) return now_ns - p.since_ns > kMostPatienceNs;
-  const std::string number = std::to_string(p.question.number) + " ";
-  return text.compare(0, number.size(), number) != 0;
+void Recorder::forget(List::iterator watched) {
+  const Call& call = watched->call;
+  const auto forget_name = [&](const std::string& path) {
+    if (path.empty()) return;
+    const auto [from, to] = by_name_.equal_range(last_part(path));
+    const auto found = std::find_if(from, to, [&](const auto& entry) { return entry.second == watched; });
+    if (found != to) by_name_.erase(found);
+  };
+  forget_name(call.path);
+  forget_name(call.path2);
+  const auto of_thread = last_of_thread_.find(call.question.tid);
+  if (of_thread != last_of_thread_.end() && of_thread->second == watched) last_of_thread_.erase(of_thread);
+  watched_.erase(watched);
 }
 
 void Recorder::catch_up(bool all) {
-  const int64_t now = clock_ns(CLOCK_MONOTONIC);
-  for (Pending& p : pending_) {
-    settle(p, all || (now - p.since_ns > kPatienceNs && is_over(p, now)));
+  Lock lock(mutex_);
+  const int64_t now = monotonic_ns();
+  // What stays goes to the end of the line.
+  for (size_t left = watched_.size(); left > 0; --left) {
+    const auto first = first_free();
+    if (first == watched_.end()) break;
+    bool over = all || first->over;
+    if (!over && now - first->since_ns > kPatienceNs) {
+      first->looked_at = true;
+      lock.unlock();
+      over = is_over(*first, now);
+      lock.lock();
+      first->looked_at = false;
+      looked_.notify_all();
+    }
+    if (!settle(lock, first, over)) watched_.splice(watched_.end(), watched_, first);
   }
-  forget_settled();
-  for (const Pending& p : done_) write_down(p);
-  done_.clear();
+  lock.unlock();
   journal_.flush();
 }
 
-void Recorder::settle(Pending& p, bool last) {
-  if (p.call == nullptr) return;
-  const Outcome o = outcome(p);
-  if (o == Outcome::open && !last) return;
-  const bool effect = o == Outcome::done;
-  if (effect && p.socket) write_down(p);  // at once, and let go: our dup keeps it open
-  Pending over = std::exchange(p, Pending{});
-  if (effect && !over.socket) done_.push_back(std::move(over));
+size_t Recorder::behind() {
+  const std::lock_guard lock(mutex_);
+  return watched_.size();
 }
 
-void Recorder::forget_settled() {
-  std::erase_if(pending_, [](const Pending& p) { return p.call == nullptr; });
+void Recorder::write_answered(const Call& call, int error, const std::string& asked) {
+  if (call.socket || (!call.path.empty() && !is_made_up(call.path)) || error != 0)
+    write(call, false, error, asked);
 }
 
-Recorder::Outcome Recorder::outcome_of_socket(const Pending& p) {
-  const int fd = p.socket.get();
-  sockaddr_storage a{};
-  socklen_t size = sizeof a;
-  switch (p.call->kind) {
-    case CallKind::send:
-      return Outcome::done;
-    case CallKind::listen: {
-      int listening = 0;
-      socklen_t length = sizeof listening;
-      getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &length);
-      return listening != 0 ? Outcome::done : Outcome::open;
-    }
-    case CallKind::bind: {
-      if (getsockname(fd, reinterpret_cast<sockaddr*>(&a), &size) != 0) return Outcome::nothing;
-      if (a.ss_family == AF_INET)
-        return reinterpret_cast<sockaddr_in&>(a).sin_port != 0 ? Outcome::done : Outcome::open;
-      if (a.ss_family == AF_INET6)
-        return reinterpret_cast<sockaddr_in6&>(a).sin6_port != 0 ? Outcome::done : Outcome::open;
-      return size > offsetof(sockaddr_un, sun_path) ? Outcome::done : Outcome::open;
-    }
-    default:
-      break;
-  }
-  if (getpeername(fd, reinterpret_cast<sockaddr*>(&a), &size) == 0) return Outcome::done;
-  tcp_info info{};
-  socklen_t length = sizeof info;
-  // One that does not wait for its connection is under way.
-  if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &length) == 0 && info.tcpi_state == TCP_SYN_SENT)
-    return (fcntl(fd, F_GETFL) & O_NONBLOCK) != 0 ? Outcome::done : Outcome::open;
-  return Outcome::open;
+// Once a minute is enough to know whom it talks to.
+bool Recorder::is_news(const Call& call, const std::string& address, int port) {
+  constexpr int64_t kMinuteNs = 60'000'000'000;
+  const std::string whom = std::to_string(call.who->pid) + " " + address + " " + std::to_string(port);
+  const std::lock_guard lock(mutex_);
+  if (sent_.size() >= kMostDestinations) sent_.clear();
+  int64_t& last = sent_[whom];
+  const int64_t now = monotonic_ns();
+  if (last != 0 && now - last < kMinuteNs) return false;
+  last = now;
+  return true;
 }
 
-Recorder::Outcome Recorder::outcome(const Pending& p) const {
-  if (p.socket) return outcome_of_socket(p);
-  const auto when = [](bool yes) { return yes ? Outcome::done : Outcome::open; };
-  const auto same = [](const Seen& a, const Seen& b) {
-    return a.there && b.there && a.inode == b.inode && a.device == b.device;
-  };
-  const uint64_t value = p.call->value >= 0 ? p.question.args[p.call->value] : 0;
-  switch (p.call->kind) {
-    case CallKind::open:
-      // Of one that was there only the right to write it tells; that does not change so soon.
-      if (p.before.there)
-        return faccessat(AT_FDCWD, p.path.c_str(), W_OK, AT_EACCESS) == 0 ? Outcome::done : Outcome::nothing;
-      return when(look(p.path, true).there);
-    case CallKind::make:
-      return when(look(p.path, false).there);
-    case CallKind::remove:
-      return when(!same(look(p.path, false), p.before));
-    case CallKind::rename:
-      return when(same(look(p.path2, false), p.before) && !same(p.before, p.before2));
-    case CallKind::mode: {
-      const Seen now = look(p.path, true);
-      return when(now.there && (now.mode & 07777) == (value & 07777));
-    }
-    case CallKind::owner: {
-      const Seen now = look(p.path, p.call->number != SYS_lchown && (p.flags & AT_SYMLINK_NOFOLLOW) == 0);
-      const uint64_t gid = p.question.args[p.call->value + 1];
-      const auto asked = [](uint64_t id, uint32_t is) {
-        return static_cast<uint32_t>(id) == ~0U || static_cast<uint32_t>(id) == is;
-      };
-      return when(now.there && asked(value, now.uid) && asked(gid, now.gid));
-    }
-    case CallKind::truncate:
-      return when(look(p.path, true).size == static_cast<int64_t>(value));
-    case CallKind::execute:
-      return Outcome::done;
-    default:
-      return Outcome::nothing;
-  }
-}
-
-void Recorder::write_down(const Pending& p) {
-  static constexpr const char* kNames[] = {"write",    "remove", "rename",  "make",   "mode", "owner",
-                                           "truncate", "bind",   "connect", "listen", "send", "execute"};
-  const bool created = p.call->kind == CallKind::open && !p.before.there;
+void Recorder::write(const Call& call, bool created, int error, const std::string& asked) {
   JournalLine line;
-  line.text("time", journal_time(p.realtime_ns)).number("pid", p.who.pid).text("program", p.who.program);
-  line.text("call", p.call->name).text("kind", created ? "create" : kNames[static_cast<int>(p.call->kind)]);
-  if (p.socket) {
-    sockaddr_storage a = p.address;
-    socklen_t size = p.address_size;
+  line.text("time", journal_time(call.realtime_ns)).number("pid", call.who->pid);
+  if (call.who->host_pid > 0) line.number("hostPid", call.who->host_pid);
+  line.text("program", call.who->program).text("call", call.entry->name).text("kind", name_of(call, created));
+  if (call.socket) {
+    sockaddr_storage a = call.address;
+    socklen_t size = call.address_size;
     // The port that the kernel chose, where it was to choose one.
-    if (p.call->kind == CallKind::bind || p.call->kind == CallKind::listen) {
+    if (error == 0 && (call.kind == CallKind::bind || call.kind == CallKind::listen)) {
       size = sizeof a;
-      getsockname(p.socket.get(), reinterpret_cast<sockaddr*>(&a), &size);
+      getsockname(call.socket.get(), reinterpret_cast<sockaddr*>(&a), &size);
     }
     int port = -1;
     std::string text = address_text(a, size, &port);
     if (a.ss_family == AF_UNIX) {
-      std::string path = p.path.empty() ? text : p.path;
+      std::string path = call.path.empty() ? text : call.path;
       if (path.empty()) return;
       if (path[0] != '@' && path[0] != '/')
-        path = read_link_of(proc_file(p.question.tid, "cwd")) + "/" + path;
+        path = read_link_of(proc_file(call.question.tid, "cwd")) + "/" + path;
       line.text("path", path[0] == '@' ? path : canonical_path(path));
     } else {
       line.text("address", text).number("port", port);
     }
     int type = 0;
     socklen_t length = sizeof type;
-    getsockopt(p.socket.get(), SOL_SOCKET, SO_TYPE, &type, &length);
+    getsockopt(call.socket.get(), SOL_SOCKET, SO_TYPE, &type, &length);
     line.text("socket", type == SOCK_STREAM ? "stream" : type == SOCK_DGRAM ? "datagram" : "other");
-    if (p.call->kind == CallKind::send) {
-      // Once a minute is enough to know whom it talks to.
-      constexpr int64_t kMinuteNs = 60'000'000'000;
-      const std::string whom = std::to_string(p.who.pid) + " " + text + " " + std::to_string(port);
-      if (sent_.size() >= kMostDestinations) sent_.clear();
-      int64_t& last = sent_[whom];
-      if (last != 0 && p.since_ns - last < kMinuteNs) return;
-      last = p.since_ns;
-    }
-  } else {
-    line.text("path", canonical_path(p.path));
-    if (!p.path2.empty()) line.text("to", canonical_path(p.path2));
+    const bool sends = call.kind == CallKind::send || call.kind == CallKind::message;
+    if (sends && !is_news(call, text, port)) return;
+  } else if (call.kind == CallKind::kill) {
+    line.number("target", call.target).number("signal", call.flags);
+  } else if (!call.path.empty()) {
+    line.text("path", canonical_path(call.path));
+    if (!call.path2.empty()) line.text("to", canonical_path(call.path2));
   }
-  const uint64_t value = p.call->value >= 0 ? p.question.args[p.call->value] : 0;
-  if (p.call->kind == CallKind::mode) {
+  const uint64_t value = call.argument(call.entry->value);
+  if (call.kind == CallKind::mode) {
     char mode[8];
     std::snprintf(mode, sizeof mode, "%04o", static_cast<unsigned>(value & 07777));
     line.text("mode", mode);
   }
-  if (p.call->kind == CallKind::truncate) line.number("sizeBytes", static_cast<int64_t>(value));
-  if (p.call->kind == CallKind::owner) {
+  if (call.kind == CallKind::truncate) line.number("sizeBytes", static_cast<int64_t>(value));
+  if (call.kind == CallKind::owner) {
     line.number("uid", static_cast<int32_t>(value));
-    line.number("gid", static_cast<int32_t>(p.question.args[p.call->value + 1]));
+    line.number("gid", static_cast<int32_t>(call.argument(call.entry->value + 1)));
   }
+  if (!asked.empty()) line.text("asked", asked);
+  const char* name = error == 0 ? "ok" : strerrorname_np(error);
+  line.text("result", name == nullptr ? "error" : name);
   journal_.append(line);
+  ++written_;
 }
 
 }  // namespace virt

@@ -1,84 +1,88 @@
-// Turns questions into effects. A call that is let pass tells nobody how it ended: so the recorder looks at what
-// the call would change before it is made, and again afterwards. What has changed is an effect; what has not when
-// its thread is at another call already, had none.
-// Lives in virt-init's listener thread, inside the pod's namespaces, where paths and pids are what the program
-// sees. No exceptions.
+// Turns calls into effects. A call that is let pass tells nobody how it ended: so the recorder looks at what the call
+// would change before it is made, and again afterwards. What has changed is an effect; what has not when its thread is
+// at another call already, had none.
+// Lives in virt-init, inside the pod's namespaces. Several threads may use it: those that answer, and one that catches up.
+// No exceptions.
 #pragma once
 
-#include <sys/socket.h>
-#include <sys/stat.h>
-
+#include <atomic>
+#include <condition_variable>
 #include <cstdint>
-#include <deque>
+#include <list>
+#include <mutex>
 #include <string>
 #include <unordered_map>
 
-#include "interpose/calls.h"
+#include "interpose/call.h"
 #include "interpose/journal.h"
-#include "interpose/listener.h"
-#include "sys/fd.h"
+#include "interpose/policy.h"
 
 namespace virt {
 
+// What a path leads to.
+struct Seen {
+  bool there = false;
+  uint64_t device = 0, inode = 0;
+  uint32_t mode = 0, uid = 0, gid = 0;
+  int64_t size = 0;
+};
+
+// A call that was let pass, and what it would change as it was before.
+struct Watched {
+  Call call;
+  Seen before, before2;
+  std::string asked;        // the address the program asked for, where it was given another
+  int64_t since_ns = 0;     // CLOCK_MONOTONIC
+  bool over = false;        // its thread has come to another call
+  bool looked_at = false;   // by some thread, just now
+  uint64_t looked_for = 0;  // the question before whose answer it was looked at last
+};
+
 class Recorder {
  public:
-  Recorder(Listener& listener, Journal& journal) : listener_(listener), journal_(journal) {}
+  Recorder(Recording recording, Journal& journal) : kinds_(recorded_kinds(recording)), journal_(journal) {}
 
-  // Answers it. What is to be said of it is said by catch_up().
-  void handle(const Question& question);
+  // Whether calls of this kind are recorded, where no rule says otherwise.
+  [[nodiscard]] bool wants(CallKind kind) const { return (kinds_ & kind_bit(kind)) != 0; }
+  // Before any call of the thread is answered: its former call is over; and what others did to the same names is looked at
+  // before this one can change it again.
+  void begin(const Call& call);
+  // Before the call is let pass. False if it can have no effect; *watched then still has the call.
+  bool look(Call call, Watched* watched);
+  // After it was let pass.
+  void watch(Watched watched);
+  // Writes down a call that was answered in the kernel's place: error 0, or why it was refused.
+  void write_answered(const Call& call, int error, const std::string& asked);
   // Writes down what is known, and looks again at calls that were let pass; for the last time if `all` are over.
   void catch_up(bool all);
   // Calls that wait for catch_up().
-  [[nodiscard]] size_t behind() const { return pending_.size() + done_.size(); }
-  // Nothing is recorded while a pod is being rebuilt: what happens then happened before.
-  void pause(bool paused) { paused_ = paused; }
+  [[nodiscard]] size_t behind();
+  // How many effects have been written down.
+  [[nodiscard]] uint64_t written() const { return written_; }
 
  private:
-  // What is known of a process, until it executes another program.
-  struct Caller {
-    pid_t pid = 0;
-    std::string program, root;
-  };
-  // What a path leads to.
-  struct Seen {
-    bool there = false;
-    uint64_t device = 0, inode = 0;
-    uint32_t mode = 0, uid = 0, gid = 0;
-    int64_t size = 0;
-  };
-  struct Pending {
-    const RecordedCall* call = nullptr;
-    Question question;
-    Caller who;
-    int64_t realtime_ns = 0, since_ns = 0;
-    std::string path, path2;
-    Seen before, before2;
-    int flags = 0;
-    UniqueFd socket;  // a dup, for as long as it takes
-    sockaddr_storage address{};
-    socklen_t address_size = 0;
-  };
-  enum class Outcome { open, done, nothing };
+  using List = std::list<Watched>;
+  using Lock = std::unique_lock<std::mutex>;
+  // Looks at it again, without the lock, and lets go of it if it is known how it ended, or it is for the `last` time. True
+  // if so.
+  bool settle(Lock& lock, List::iterator watched, bool last);
+  void settle_named(Lock& lock, const std::string& name, const Call& before);
+  void settle_all(Lock& lock);
+  void forget(List::iterator watched);
+  // The oldest that nobody looks at.
+  [[nodiscard]] List::iterator first_free();
+  void write(const Call& call, bool created, int error, const std::string& asked);
+  bool is_news(const Call& call, const std::string& address, int port);
 
-  const Caller& caller_of(pid_t tid);
-  bool describe(const Question& question, const RecordedCall& call, Pending* pending);
-  bool describe_file(Pending* pending);
-  bool describe_socket(Pending* pending);
-  [[nodiscard]] Outcome outcome(const Pending& pending) const;
-  [[nodiscard]] static Outcome outcome_of_socket(const Pending& pending);
-  void settle(Pending& pending, bool last);
-  static bool is_over(const Pending& pending, int64_t now_ns);
-  void forget_settled();
-  void write_down(const Pending& pending);
-  static Seen look(const std::string& path, bool follow);
-
-  Listener& listener_;
+  const KindSet kinds_;
   Journal& journal_;
-  std::deque<Pending> pending_;
-  std::deque<Pending> done_;  // effects that are not written down yet
-  std::unordered_map<pid_t, Caller> callers_;
+  std::atomic<uint64_t> written_ = 0;
+  std::mutex mutex_;                // all below; held for no system call
+  std::condition_variable looked_;  // something is looked at no more
+  List watched_;
+  std::unordered_multimap<std::string, List::iterator> by_name_;  // last parts of their paths
+  std::unordered_map<pid_t, List::iterator> last_of_thread_;
   std::unordered_map<std::string, int64_t> sent_;  // who sent where, when it was last written down
-  bool paused_ = false;
 };
 
 }  // namespace virt
