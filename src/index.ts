@@ -20,4 +20,7 @@ export { connect, connectLatest, list, type PodSummary } from "./pod/list.js";
 export { Pod } from "./pod/pod.js";
 export { planReattach, type ReattachOptions, type ReattachPlan, reattach } from "./pod/reattach.js";
 export type { Exit, PodState } from "./pod/store.js";
+export { Call, HookAnswer, type Hooks } from "./rules/hooks.js";
+export type { Recording } from "./rules/interposition.js";
+export type { CallName, ErrnoName, Rule } from "./rules/rules.js";
 export { version } from "./version.js";

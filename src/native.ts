@@ -24,6 +24,12 @@ export interface NativeLaunchOptions {
   patient?: boolean;
   rebuild?: boolean;
   record?: "none" | "default" | "all";
+  /** src/rules/encode.ts. */
+  rules?: Buffer;
+  /** Bits of kinds of calls (native/interpose/calls.h). */
+  covered?: number;
+  /** The connection answers hooks. */
+  hooked?: boolean;
   ptsIndex?: number;
   hostname?: string;
   cwd?: string;

@@ -80,12 +80,18 @@ struct Interposer::Work {
   UniqueFd fd;
 };
 
+Interposer::Interposer() = default;
+Interposer::~Interposer() = default;
+
 int Interposer::start(Setup setup) {
   setup_ = std::move(setup);
   auto rules = std::make_shared<RuleSet>();
-  if (!setup_.rules.empty() && !RuleSet::decode(setup_.rules, rules.get())) return EINVAL;
+  if (!RuleSet::decode(setup_.rules, rules.get())) return EINVAL;
   selected_ = recorded_kinds(setup_.recording) | rules->kinds() | setup_.covered;
   if (selected_ == 0) return 0;
+  // What rules that come later need beside their own kinds.
+  constexpr KindSet kNamed = kind_bit(CallKind::bind) | kind_bit(CallKind::connect);
+  selected_ |= kind_bit(CallKind::root) | ((setup_.covered & kNamed) != 0 ? kind_bit(CallKind::name) : 0);
   rules_ = std::move(rules);
   paused_ = setup_.paused;
   hooked_ = setup_.hooked;
@@ -167,7 +173,25 @@ void Interposer::answered(const HookAnswer& answer, UniqueFd fd) {
       ask.rule.verdict = static_cast<Verdict>(answer.verdict);
   }
   work->ask = std::move(ask);
-  start_work(std::move(work));
+  put_aside(std::move(work));
+}
+
+// The keeper's thread has the filter itself, and so would a thread that it starts.
+void Interposer::put_aside(std::unique_ptr<Work> work) {
+  {
+    const std::lock_guard lock(aside_mutex_);
+    aside_.push_back(std::move(work));
+  }
+  stir();
+}
+
+void Interposer::start_what_is_aside() {
+  std::vector<std::unique_ptr<Work>> works;
+  {
+    const std::lock_guard lock(aside_mutex_);
+    works.swap(aside_);
+  }
+  for (auto& work : works) start_work(std::move(work));
 }
 
 void* Interposer::answer_thread(void* self) {
@@ -291,7 +315,7 @@ void Interposer::stir() { eventfd_write(stir_.get(), 1); }
 void Interposer::apply_aside(Ask ask) {
   auto work = std::make_unique<Work>();
   work->ask = std::move(ask);
-  start_work(std::move(work));
+  put_aside(std::move(work));
 }
 
 void Interposer::start_work(std::unique_ptr<Work> work) {
@@ -367,6 +391,7 @@ void Interposer::keep_up() {
     const uint64_t now_done = recorder_->written();
     if (stirred || std::exchange(done, now_done) != now_done) pause_ms = 1;
     for (Ask& ask : asks_.take_due(monotonic_ns())) apply_aside(std::move(ask));
+    start_what_is_aside();
     if (asked && eventfd_read(asked_.get(), &count) == 0) eventfd_write(caught_up_.get(), 1);
   }
 }

@@ -24,6 +24,11 @@ namespace virt::init {
 
 class Interposer {
  public:
+  Interposer();
+  ~Interposer();
+  Interposer(const Interposer&) = delete;
+  Interposer& operator=(const Interposer&) = delete;
+
   struct Setup {
     Recording recording = Recording::kNone;
     KindSet covered = 0;  // beside what recording and rules need: for rules that come later, and hooks
@@ -64,6 +69,8 @@ class Interposer {
   void let_pass(Call call, bool record);
   void apply(const Rule* rule, Call call);
   void apply_aside(Ask ask);
+  void put_aside(std::unique_ptr<Work> work);
+  void start_what_is_aside();
   void start_work(std::unique_ptr<Work> work);
   void work(Work& work);
   void stir();
@@ -81,6 +88,8 @@ class Interposer {
   std::unique_ptr<Recorder> recorder_;
   SocketNames names_;
   Asks asks_;
+  std::mutex aside_mutex_;
+  std::vector<std::unique_ptr<Work>> aside_;  // for the thread that catches up to start
   std::mutex rules_mutex_;
   std::shared_ptr<const RuleSet> rules_;
 };

@@ -15,7 +15,7 @@ namespace {
 constexpr uint32_t kUsualTimeoutMs = 5000;
 constexpr int kMostErrno = 4095;
 
-std::string encode(const Call& call) {
+std::string encode(const Call& call, const Rule& rule) {
   wire::Writer w;
   int port = -1;
   const bool unix_socket = call.address.ss_family == AF_UNIX;
@@ -35,6 +35,8 @@ std::string encode(const Call& call) {
   w.number(static_cast<int32_t>(port));
   w.number(static_cast<int32_t>(call.target));
   for (const uint64_t a : call.question.args) w.number(a);
+  w.number(rule.fallback);
+  w.number(rule.fallback_error);
   return w.bytes();
 }
 
@@ -53,7 +55,7 @@ void Asks::add(Call call, const Rule& rule) {
   Ask ask;
   ask.deadline_ns = int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec + int64_t{timeout_ms} * 1'000'000;
   ask.rule = rule;
-  std::string told = encode(call);
+  std::string told = encode(call, rule);
   const uint64_t id = call.question.id;
   ask.call = std::move(call);
   const std::lock_guard lock(mutex_);

@@ -77,6 +77,10 @@ bool is_sane(const Rule& r) {
 }  // namespace
 
 bool RuleSet::decode(std::string_view bytes, RuleSet* rules) {
+  if (bytes.empty()) {
+    *rules = {};
+    return true;
+  }
   wire::Reader in(bytes);
   const auto count = in.number<uint32_t>();
   if (count > kMostRules) return false;
@@ -151,21 +155,18 @@ bool RuleSet::original(CallKind kind, sockaddr_storage* a) const {
   const std::string address = bytes_of(*a);
   const int port = port_of(*a);
   if (address.empty() || port <= 0) return false;
-  const Rule* made_by = nullptr;
   for (const Rule& r : rules_) {
     if ((r.kinds & kind_bit(kind)) == 0 || r.verdict != Verdict::redirect || !r.to_path.empty()) continue;
     if (r.to_port >= 0 ? r.to_port != port : port < r.port_from || port > r.port_to) continue;
     if (r.to_address.empty() ? !contains(r.network, address) : r.to_address != address) continue;
     // Which of several it was nobody knows any more.
-    if ((r.to_port >= 0 && r.port_from != r.port_to) || (!r.to_address.empty() && !is_one(r.network)))
-      return false;
-    if (made_by != nullptr) return false;
-    made_by = &r;
+    if (r.to_port >= 0 && r.port_from != r.port_to) continue;
+    if (!r.to_address.empty() && !is_one(r.network)) continue;
+    if (!r.to_address.empty() && !put_bytes(r.network.bytes, a)) return false;
+    if (r.to_port >= 0) put_port(r.port_from, a);
+    return true;
   }
-  if (made_by == nullptr) return false;
-  if (!made_by->to_address.empty() && !put_bytes(made_by->network.bytes, a)) return false;
-  if (made_by->to_port >= 0) put_port(made_by->port_from, a);
-  return true;
+  return false;
 }
 
 bool redirect_address(const Rule& rule, sockaddr_storage* address, socklen_t* size) {

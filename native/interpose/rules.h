@@ -48,7 +48,7 @@ struct Rule {
 
 class RuleSet {
  public:
-  // False if they are no rules; then *rules is untouched.
+  // False if they are no rules; then *rules is untouched. No bytes are no rules.
   static bool decode(std::string_view bytes, RuleSet* rules);
 
   [[nodiscard]] bool empty() const { return rules_.empty(); }
@@ -59,8 +59,8 @@ class RuleSet {
   // The first that matches, or null. `resolved` are the call's paths without symbolic links.
   [[nodiscard]] const Rule* match(const Call& call, const std::string& resolved,
                                   const std::string& resolved2) const;
-  // The other way: an address that a redirected bind(2), or connect(2), has given a socket, as the program asked for it.
-  // False if no rule, or more than one, can have made it.
+  // The other way: an address that a redirected bind(2), or connect(2), has given a socket, as the program asked for it: by
+  // the first rule that can have made it. False if none can.
   bool original(CallKind kind, sockaddr_storage* address) const;
 
  private:

@@ -33,6 +33,8 @@ interface ConnectionEvents {
   output: [stream: 1 | 2, bytes: Buffer];
   /** The pod has ended, or was detached. */
   gone: [detached: boolean];
+  /** A call waits for a hook's word: src/rules/hooks.ts. */
+  ask: [payload: Buffer];
   /** The pod could not be made. */
   failed: [error: VirtError];
   close: [];
@@ -101,6 +103,15 @@ export class ControlConnection extends EventEmitter<ConnectionEvents> {
   /** Sends a frame that gets no reply. False: wait for `drain` before sending more. */
   send(type: number, payload: Buffer): boolean {
     return !this.#closed && this.#socket.write(frame(type, 0, payload));
+  }
+
+  /** As send(), with a descriptor, which has been passed on when this resolves. */
+  async sendWithFd(type: number, payload: Buffer, fd: number): Promise<void> {
+    // It goes past the socket's own buffer, which must not hold half a frame.
+    while (!this.#closed && this.#socket.writableLength > 0) {
+      await new Promise<void>((resolve) => this.#socket.write("", () => resolve()));
+    }
+    if (!this.#closed) native.sendFds(this.#fd, frame(type, 0, payload), [fd]);
   }
 
   /** Resolves when what was sent has been taken by the socket. */
@@ -190,6 +201,9 @@ export class ControlConnection extends EventEmitter<ConnectionEvents> {
       case FrameType.output:
         this.emit("output", payload.readUInt32LE(0) === 2 ? 2 : 1, payload.subarray(4));
         break;
+      case FrameType.ask:
+        this.emit("ask", Buffer.from(payload));
+        break;
       case FrameType.gone:
         this.emit("gone", payload.readUInt32LE(0) !== 0);
         break;
@@ -221,6 +235,7 @@ const ENOTDIR = 20;
 const ENOTTY = 25;
 const ENOEXEC = 8;
 const EISDIR = 21;
+const EOPNOTSUPP = 95;
 
 /** What init could not do while making a pod, as an error with the exit code a shell would give in mind. */
 export function launchFailure(errno: number, step: string): VirtError {
@@ -261,6 +276,9 @@ function refusal(type: number, errno: number, text: Buffer): VirtError {
   if (type === FrameType.exec) return text.length > 0 ? launchFailure(errno, text.toString()) : startFailure(errno);
   if (type === FrameType.lock && errno === EBUSY) {
     return new VirtError("ERR_POD_BUSY", `another command holds the pod: ${text.toString()}`, details);
+  }
+  if (type === FrameType.rules && errno === EOPNOTSUPP) {
+    return new VirtError("ERR_NOT_COVERED", "the pod does not ask about the calls these rules need", details);
   }
   if (type === FrameType.signal && errno === ESRCH) {
     return new VirtError("ERR_PROCESS_GONE", "there is no such process in the pod", details);

@@ -21,12 +21,16 @@ export const FrameType = {
   unlock: 9,
   open: 10,
   release: 11,
+  rules: 14,
+  hook: 15,
+  answer: 16,
   forked: 0xff,
   started: 0x100,
   exited: 0x101,
   output: 0x102,
   gone: 0x103,
   failed: 0x104,
+  ask: 0x106,
 } as const;
 
 export type StdioKind = "inherit" | "streams" | "terminal";

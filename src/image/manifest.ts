@@ -315,7 +315,11 @@ export const manifestSchema = v.object({
     remaps: v.array(remap),
     hostname: optional(v.string()),
     /** What of its effects goes into its journal. */
-    record: optional(v.picklist(["none", "default"])),
+    record: optional(v.picklist(["none", "default", "all"])),
+    rules: optional(v.array(v.looseObject({}))),
+    ports: optional(v.record(v.string(), v.pipe(count, v.maxValue(65535)))),
+    addresses: optional(v.record(v.string(), v.string())),
+    cover: optional(v.array(v.string())),
     user: v.object({ uid: count, gid: count, root: v.boolean() }),
     first: v.object({ pid: count, ended: v.boolean(), waitStatus: int }),
   }),

@@ -10,17 +10,23 @@ import { VirtError } from "../errors.js";
  * What every effect says.
  *
  * @example
- * const when: EffectBase = { time: "2026-01-31T12:00:00.000Z", pid: 2, program: "/usr/bin/git", call: "openat" };
+ * const when: EffectBase = { time: "2026-01-31T12:00:00.000Z", pid: 2, program: "/usr/bin/git", call: "openat", result: "ok" };
  */
 export interface EffectBase {
   /** When the call was made, RFC 3339. */
   time: string;
   /** The process, as the pod sees it. */
   pid: number;
+  /** As the host sees it; absent where that could not be told. */
+  hostPid?: number;
   /** Its program, absolute. */
   program: string;
   /** The system call, section 2 of the manual. */
   call: string;
+  /** "ok"; of a call that a rule or a hook refused, or sent elsewhere in vain, the error: "EACCES". */
+  result: string;
+  /** What the program asked for, where a rule or a hook put another path or address in its place. */
+  asked?: string;
 }
 
 /**
@@ -32,7 +38,9 @@ export interface EffectBase {
  */
 export type Effect = EffectBase &
   (
-    | { kind: "create" | "write" | "remove" | "make" | "execute"; path: string }
+    | { kind: "create" | "write" | "remove" | "make" | "execute" | "read" | "look"; path: string }
+    | { kind: "kill"; target: number; signal: number }
+    | { kind: "socket" }
     | { kind: "rename"; path: string; to: string }
     | { kind: "mode"; path: string; mode: string }
     | { kind: "owner"; path: string; uid: number; gid: number }
@@ -167,6 +175,7 @@ export function summarize(effects: Iterable<Effect>): EffectSummary {
   const where = (e: { address: string; port: number } | { path: string }) =>
     "path" in e ? e.path : e.address.includes(":") ? `[${e.address}]:${e.port}` : `${e.address}:${e.port}`;
   for (const e of effects) {
+    if (e.result !== "ok") continue;
     switch (e.kind) {
       case "create":
       case "make":

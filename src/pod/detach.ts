@@ -13,6 +13,8 @@ import { isLiving, type Manifest, type ProcessRecord } from "../image/manifest.j
 import { ImpossibleTree, planTree, type TreeProcess } from "../image/tree.js";
 import { ImageWriter } from "../image/writer.js";
 import { type NativeCapture, native } from "../native.js";
+import { relocate, toPod } from "../remap/address.js";
+import type { Interposition } from "../rules/interposition.js";
 import { version } from "../version.js";
 import type { Pod } from "./pod.js";
 import { podDirectory, saveRecord } from "./store.js";
@@ -91,6 +93,17 @@ export async function checkPod(pod: Pod, options: DetachOptions): Promise<Blocke
   }
 }
 
+/** What an image keeps of it: all but hooks, which are functions of a process. */
+function interpositionOf({ record, rules, ports, addresses, cover }: Interposition) {
+  return {
+    ...(record && { record }),
+    ...(rules && { rules: rules as Record<string, unknown>[] }),
+    ...(ports && { ports }),
+    ...(addresses && { addresses }),
+    ...(cover && { cover }),
+  };
+}
+
 /** @internal */
 export async function detach(pod: Pod, options: DetachOptions, kind: "detach" | "snapshot"): Promise<Image> {
   if (options.signal?.aborted) throw aborted(options.signal);
@@ -119,6 +132,9 @@ export async function detach(pod: Pod, options: DetachOptions, kind: "detach" | 
       void writer.add("log");
     }
     const { blockers: _, ...rest } = record;
+    // The image says what the pod knows, not what this host made of it.
+    const known = { ports: pod.record.ports ?? {}, addresses: pod.record.addresses ?? {} };
+    rest.handles = rest.handles.map((h) => relocate(h, (a) => toPod(known, a)));
     const image = await writer.finish({
       format: formatName,
       formatVersion,
@@ -136,7 +152,7 @@ export async function detach(pod: Pod, options: DetachOptions, kind: "detach" | 
         remaps: pod.record.remaps,
         user: { uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0, root: process.geteuid?.() === 0 },
         first: { pid: status.firstPid, ended: status.firstEnded, waitStatus: status.waitStatus },
-        ...(pod.record.record === undefined ? {} : { record: pod.record.record }),
+        ...interpositionOf(pod.record),
         ...(pod.record.hostname === undefined ? {} : { hostname: pod.record.hostname }),
       },
       ...rest,

@@ -2,6 +2,8 @@
  * Everything there is to know of a pod while it runs, read from outside without stopping it.
  */
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import type { Recording } from "../rules/interposition.js";
+import type { Rule } from "../rules/rules.js";
 import type { Pod } from "./pod.js";
 import type { Exit, PathRemap, PodRecord } from "./store.js";
 
@@ -27,6 +29,12 @@ export interface PodInfo {
   stdio: PodRecord["stdio"];
   labels: Readonly<Record<string, string>>;
   remaps: readonly PathRemap[];
+  /** Ports and addresses of the pod and what they are on this host. */
+  ports: Readonly<Record<string, number>>;
+  addresses: Readonly<Record<string, string>>;
+  /** What goes into its journal. */
+  record: Recording;
+  rules: readonly Rule[];
   /** Path of the image it was reattached from. */
   image: string | null;
   /** Path of the image it was detached to. */
@@ -132,6 +140,10 @@ export async function inspectPod(pod: Pod): Promise<PodInfo> {
     stdio: record.stdio,
     labels: record.labels,
     remaps: record.remaps,
+    ports: record.ports ?? {},
+    addresses: record.addresses ?? {},
+    record: record.record ?? "none",
+    rules: record.rules ?? [],
     image: record.image ?? null,
     detachedTo: record.detachedTo ?? null,
   };

@@ -6,6 +6,10 @@ import { ControlConnection } from "../control/connection.js";
 import type { StdioKind } from "../control/protocol.js";
 import { toVirtError, VirtError } from "../errors.js";
 import { initProgram, native } from "../native.js";
+import { checkAddressRemap } from "../remap/address.js";
+import { answerHooks, type Hooks } from "../rules/hooks.js";
+import { type Interposition, nativeInterposition, type Recording } from "../rules/interposition.js";
+import { type CallName, type ErrnoName, pathsOfRules, type Rule } from "../rules/rules.js";
 import { Pod } from "./pod.js";
 import {
   announceMaking,
@@ -48,7 +52,26 @@ export interface LaunchOptions {
    * Paths that appear elsewhere in the pod: { "/data": "/mnt/data" } shows the host's /mnt/data as /data. Absolute; bind
    * mounts (mount(2)) in the pod's own mount namespace. Default: none.
    */
-  remap?: { path?: Record<string, string> };
+  remap?: {
+    path?: Record<string, string>;
+    /** Ports the program binds, and talks to on this host: { 8080: 9090 } is 8080 to the program and 9090 to the world. */
+    port?: Record<number, number>;
+    /** Likewise IP addresses: { "10.0.0.5": "127.0.0.1" }. */
+    addr?: Record<string, string>;
+  };
+  /** What becomes of its system calls; the first rule that matches decides. Default: none. */
+  rules?: readonly Rule[];
+  /**
+   * Functions that are asked about its system calls, by name; other calls go on meanwhile. They are asked as long as this
+   * process is connected; then, and when one does not answer within `hookTimeoutMs`, or throws, `hookDefault` is done.
+   */
+  hooks?: Hooks;
+  /** Default 5000. */
+  hookTimeoutMs?: number;
+  /** Default "pass". */
+  hookDefault?: "pass" | { deny: ErrnoName };
+  /** Calls that rules may be about which setRules() sets later, beside those that need interposing now. Default: none. */
+  cover?: readonly CallName[];
   /**
    * Forget the pod, its log included, when it has ended (not when it was detached): at once if somebody is connected to
    * it then, else with the next list(). Default false.
@@ -56,9 +79,10 @@ export interface LaunchOptions {
   removeAtEnd?: boolean;
   /**
    * What of the pod's side effects goes into its journal, for effects(): "default" files made, changed and removed, addresses
-   * bound and talked to, programs executed; "none" nothing, and nothing is interposed. Default "none".
+   * bound and talked to, programs executed; "all" also what is only read or looked at, and signals sent; "none" nothing.
+   * Default "none".
    */
-  record?: "none" | "default";
+  record?: Recording;
   /** Called with the connection before anything of the program can come through it. @internal */
   view?: (connection: ControlConnection) => void;
   /** With "log": standard input stays open, empty, instead of being /dev/null. Default false. */
@@ -81,7 +105,7 @@ const stdioKinds: Record<NonNullable<LaunchOptions["stdio"]>, StdioKind> = {
  * Errors: ERR_NOT_FOUND, ERR_NOT_EXECUTABLE (execve(2)); ERR_LAUNCH (the host does not allow a pod, see `virt-run doctor`;
  * or `cwd`, `hostname` or the size of arguments and environment is at fault, and the message says so); ERR_REMAP;
  * ERR_NAME_TAKEN; ERR_USAGE (no valid name); ERR_BAD_VALUE (a NUL byte in an argument or in the environment, rows or
- * columns that are no whole numbers); ERR_UNSAFE_PATH.
+ * columns that are no whole numbers); ERR_RULE; ERR_UNSAFE_PATH.
  *
  * @example
  * await using pod = await launch("redis-server", ["--port", "7000"], { name: "cache" });
@@ -101,14 +125,15 @@ export async function launch(command: string, args: readonly string[] = [], opti
     stdio: stdioKinds[stdio],
     socket,
     labels: options.labels ?? {},
-    remaps: pathRemaps(options.remap?.path),
+    remaps: pathRemaps({ ...pathsOfRules(options.rules ?? []), ...options.remap?.path }),
     removeAtEnd: options.removeAtEnd ?? false,
-    record: options.record ?? "none",
+    ...interpositionOf(options),
     ...(options.hostname === undefined ? {} : { hostname: options.hostname }),
   };
   let connection: ControlConnection | undefined;
   let made = () => {};
   try {
+    const interposed = nativeInterposition(record);
     made = await claimName(record, options.name);
     connection = new ControlConnection(
       native.launch({
@@ -124,12 +149,13 @@ export async function launch(command: string, args: readonly string[] = [], opti
         hostname: options.hostname ?? "",
         cwd: record.cwd,
         remaps: record.remaps,
-        record: record.record ?? "none",
+        ...interposed,
         argv: record.command,
         env: environmentList(options.env ?? process.env),
       }),
     );
     const pod = new Pod(record, connection, { piped: stdio === "pipe", fromStart: true });
+    if (interposed.hooked) answerHooks(pod, connection, options.hooks ?? {});
     options.view?.(connection);
     await started(connection);
     return pod;
@@ -163,6 +189,30 @@ export async function claimName(record: PodRecord, name: string | undefined): Pr
     saveRecord(record);
     return made;
   });
+}
+
+/** What a record says of what launch(), or reattach(), was told. Errors: ERR_REMAP. @internal */
+export function interpositionOf(
+  options: Pick<LaunchOptions, "remap" | "rules" | "hooks" | "hookTimeoutMs" | "hookDefault" | "cover" | "record">,
+): Interposition {
+  const { ports, addresses } = checkAddressRemap(options.remap ?? {});
+  const hooks = Object.keys(options.hooks ?? {}).map(
+    (name): Rule => ({
+      on: name as CallName,
+      ask: true,
+      ...(options.hookTimeoutMs === undefined ? {} : { timeoutMs: options.hookTimeoutMs }),
+      default: options.hookDefault ?? "pass",
+    }),
+  );
+  const some = <T extends object>(value: T) => (Object.keys(value).length > 0 ? value : undefined);
+  return {
+    record: options.record ?? "none",
+    rules: some([...(options.rules ?? [])]),
+    ports: some(ports),
+    addresses: some(addresses),
+    cover: some([...(options.cover ?? [])]),
+    hooks: some(hooks),
+  };
 }
 
 /** @internal */

@@ -11,6 +11,9 @@ import type { Blocker } from "../errors.js";
 import { VirtError } from "../errors.js";
 import type { Image } from "../image/image.js";
 import { type Effect, followJournal, readJournal } from "../journal/journal.js";
+import type { Call } from "../rules/hooks.js";
+import { rulesOf } from "../rules/interposition.js";
+import type { Rule } from "../rules/rules.js";
 import type { DetachOptions } from "./detach.js";
 import type { ExecOptions, ExecSession } from "./exec.js";
 import type { PodInfo } from "./inspect.js";
@@ -21,6 +24,7 @@ import {
   podDirectory,
   readExit,
   removePod,
+  saveRecord,
   signalNumber,
   stateOf,
   tryConnect,
@@ -31,12 +35,15 @@ interface PodEvents {
   exit: [exit: Exit];
   /** The pod has ended, was detached, or disconnect() was called (`lost`). */
   end: [exit: Exit];
+  /** A hook has thrown, or given no answer; its default was done. */
+  hookError: [error: Error, call: Call];
 }
 
 /**
  * A pod. Made by launch(), reattach(), connect() or connectLatest(); the same pod may be held by many supervisors. An
  * EventEmitter with two events, each told at most once and with an Exit: `exit` when the first program has ended (others
- * may live on), `end` when the pod has ended or was detached.
+ * may live on), `end` when the pod has ended or was detached. And `hookError`, with the error and the call, when a hook of
+ * this process fails.
  *
  * What asks the pod something rejects with ERR_POD_GONE once it has ended or disconnect() was called.
  *
@@ -304,7 +311,7 @@ export class Pod extends EventEmitter<PodEvents> implements AsyncDisposable {
   }
 
   /**
-   * What the pod has done outside so far, if it was launched with `record: "default"`; [] otherwise. Iterated with
+   * What the pod has done outside so far, as far as it is recorded (LaunchOptions.record); [] if nothing is. Iterated with
    * `for await` it goes on until the pod ends.
    *
    * @example
@@ -315,6 +322,24 @@ export class Pod extends EventEmitter<PodEvents> implements AsyncDisposable {
     return Object.assign(readJournal(directory), {
       [Symbol.asyncIterator]: () => followJournal(directory, this.ended()),
     });
+  }
+
+  /**
+   * Other rules from now on, in place of those it has; remapped ports and addresses, and hooks, stay. Calls that wait for a
+   * hook go on waiting. The pod's filter was made at launch: rules for calls it does not ask about are refused.
+   *
+   * Errors: ERR_RULE, ERR_NOT_COVERED (see LaunchOptions.cover), ERR_POD_GONE.
+   *
+   * @example
+   * await pod.setRules([{ on: "connect", address: "10.0.0.0/8", deny: "ECONNREFUSED" }]);
+   */
+  async setRules(rules: readonly Rule[]): Promise<void> {
+    const record = { ...this.#record, rules: [...rules] };
+    const mount = rules.find((rule) => rule.on === undefined && rule.remap !== undefined);
+    if (mount) throw new VirtError("ERR_RULE", `${mount.path} is remapped by a mount, which is made at launch`);
+    await this.connection.request(FrameType.rules, rulesOf(record));
+    this.#record = record;
+    saveRecord(record);
   }
 
   /**

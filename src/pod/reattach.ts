@@ -11,9 +11,13 @@ import { checkParts, type Image, openImage } from "../image/image.js";
 import type { Manifest } from "../image/manifest.js";
 import { ImpossibleTree, planTree, type TreePlan } from "../image/tree.js";
 import { type Data, initProgram, type NativeLaunchOptions, native } from "../native.js";
+import { checkAddressRemap, relocate, toHost } from "../remap/address.js";
 import { mergeRemaps } from "../remap/path.js";
+import { answerHooks, type Hooks } from "../rules/hooks.js";
+import { type Interposition, nativeInterposition } from "../rules/interposition.js";
+import { type CallName, type ErrnoName, pathsOfRules, type Rule } from "../rules/rules.js";
 import { aborted, type Progress, treeProcess, watch } from "./detach.js";
-import { attachPatient, claimName, pathRemaps } from "./launch.js";
+import { attachPatient, claimName, interpositionOf, pathRemaps } from "./launch.js";
 import { Pod } from "./pod.js";
 import { discardPod, newPod, type PathRemap, type PodRecord } from "./store.js";
 
@@ -30,7 +34,21 @@ export interface ReattachOptions {
    * Paths that appear elsewhere in the pod: { "/data": "/mnt/data" } shows the host's /mnt/data as /data. Absolute; over
    * the rules the image was made under, which stay. Default: those alone.
    */
-  remap?: { path?: Record<string, string> };
+  remap?: {
+    path?: Record<string, string>;
+    /** Ports the pod listens on, and binds later: { 8080: 9090 } is 8080 to the program and 9090 to the world. */
+    port?: Record<number, number>;
+    /** Likewise IP addresses: { "10.0.0.5": "127.0.0.1" }. */
+    addr?: Record<string, string>;
+  };
+  /** In place of the rules the image was made under. */
+  rules?: readonly Rule[];
+  /** As LaunchOptions has them; an image keeps none. */
+  hooks?: Hooks;
+  /** Default 5000. */
+  hookTimeoutMs?: number;
+  /** Default "pass". */
+  hookDefault?: "pass" | { deny: ErrnoName };
   /** Files (as the pod knows them) that may differ from what the program left; "*" for all. Default: none. */
   allowChanged?: string[];
   /**
@@ -83,7 +101,7 @@ const untouched = "nothing is left of the pod; the image is as it was";
  *
  * Errors: when something is in the way, ERR_BLOCKED, or the one code all blockers share (ERR_MISSING_FILE,
  * ERR_CHANGED_FILE, ERR_PORT_IN_USE, ERR_CPU_FEATURE, ERR_KERNEL_FEATURE, ERR_NOT_PERMITTED, ERR_REMAP, ERR_SYSCALL), with
- * all `blockers`; ERR_REMAP for a rule that is no rule; those of openImage().
+ * all `blockers`; ERR_REMAP and ERR_RULE for what is no rule; those of openImage().
  *
  * @example
  * const plan = await planReattach("cache", { remap: { path: { "/data": "/mnt/data" } } });
@@ -93,11 +111,34 @@ export async function planReattach(nameOrImage: string | Image, options: Reattac
   return (await prepare(nameOrImage, options)).plan;
 }
 
+/** The image as it is to be on this host: its rules with those given over them, its sockets at their addresses here. @internal */
+export function adapt(image: Manifest, options: ReattachOptions) {
+  const known = image.pod;
+  const given = interpositionOf(options);
+  const interposition: Interposition = {
+    record: known.record,
+    rules: given.rules ?? (known.rules as Rule[] | undefined),
+    ports: { ...known.ports, ...given.ports },
+    addresses: { ...known.addresses, ...given.addresses },
+    cover: known.cover as CallName[] | undefined,
+    hooks: given.hooks,
+  };
+  const here = checkAddressRemap({ port: interposition.ports ?? {}, addr: interposition.addresses ?? {} });
+  const manifest: Manifest = {
+    ...image,
+    handles: image.handles.map((h) => relocate(h, (a) => toHost(here, a))),
+  };
+  const remaps = mergeRemaps(
+    manifest.pod.remaps,
+    pathRemaps({ ...pathsOfRules(options.rules ?? []), ...options.remap?.path }),
+  );
+  return { manifest, remaps, interposition };
+}
+
 async function prepare(nameOrImage: string | Image, options: ReattachOptions) {
   const image = typeof nameOrImage === "string" ? await openImage(nameOrImage) : nameOrImage;
   await checkParts(image);
-  const { manifest } = image;
-  const remaps = mergeRemaps(manifest.pod.remaps, pathRemaps(options.remap?.path));
+  const { manifest, remaps, interposition } = adapt(image.manifest, options);
   const blockers = await checkImage(manifest, { remaps, allowChanged: options.allowChanged ?? [] });
   if (blockers.length > 0) {
     const code = blockers.every((b) => b.code === blockers[0]?.code)
@@ -120,7 +161,8 @@ async function prepare(nameOrImage: string | Image, options: ReattachOptions) {
       },
     );
   }
-  return { image, manifest, remaps, plan: describePlan(image, remaps, options) };
+  const interposed = nativeInterposition(interposition);
+  return { image, manifest, remaps, interposition, interposed, plan: describePlan(image, remaps, options) };
 }
 
 function planOf(manifest: Manifest): TreePlan {
@@ -181,7 +223,7 @@ function describePlan(image: Image, remaps: PathRemap[], options: ReattachOption
  * for (const note of pod.notes) console.warn(note);
  */
 export async function reattach(nameOrImage: string | Image, options: ReattachOptions = {}): Promise<Pod> {
-  const { image, manifest, remaps, plan } = await prepare(nameOrImage, options);
+  const { image, manifest, remaps, interposition, interposed, plan } = await prepare(nameOrImage, options);
   if (options.signal?.aborted) throw aborted(options.signal, untouched);
   const terminal = manifest.objects.find((o) => o.kind === "terminal" && o.keptByInit);
   const wanted = options.stdio ?? "pipe";
@@ -200,7 +242,7 @@ export async function reattach(nameOrImage: string | Image, options: ReattachOpt
     remaps,
     removeAtEnd: options.removeAtEnd ?? false,
     image: image.path,
-    record: manifest.pod.record ?? "none",
+    ...interposition,
     ...(manifest.pod.hostname === undefined ? {} : { hostname: manifest.pod.hostname }),
   };
   let connection: ControlConnection | undefined;
@@ -219,7 +261,7 @@ export async function reattach(nameOrImage: string | Image, options: ReattachOpt
       stateDir: directory,
       stdio,
       rebuild: true,
-      record: manifest.pod.record ?? "none",
+      ...interposed,
       keepInput: wanted === "pipe",
       hostname: manifest.pod.hostname ?? "",
       remaps,
@@ -227,7 +269,7 @@ export async function reattach(nameOrImage: string | Image, options: ReattachOpt
         ? { rows: terminal.rows, columns: terminal.columns, ptsIndex: terminal.index }
         : {}),
     };
-    const rebuild = new native.Rebuild(nativePlan(image, plan.tree), launch);
+    const rebuild = new native.Rebuild(nativePlan(image.path, manifest, plan.tree), launch);
     stopWatching = watch(rebuild, options);
     let pod: Pod;
     try {
@@ -236,6 +278,7 @@ export async function reattach(nameOrImage: string | Image, options: ReattachOpt
       connection = new ControlConnection(await rebuild.commit());
       // At once: it runs from the commit on, and nothing of its end may be missed.
       pod = new Pod(record, connection, { piped: wanted === "pipe" && stdio === "streams", notes });
+      if (interposed.hooked) answerHooks(pod, connection, options.hooks ?? {});
     } finally {
       await rebuild.close();
     }
@@ -258,10 +301,9 @@ export async function reattach(nameOrImage: string | Image, options: ReattachOpt
 }
 
 /** The image's record and the tree's steps as the engine takes them. */
-function nativePlan(image: Image, tree: TreePlan): Record<string, Data> {
-  const m: Manifest = image.manifest;
+function nativePlan(directory: string, m: Manifest, tree: TreePlan): Record<string, Data> {
   return {
-    directory: image.path,
+    directory,
     clocks: m.clocks,
     processes: m.processes as unknown as Data,
     handles: m.handles as unknown as Data,

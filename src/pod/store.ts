@@ -18,6 +18,7 @@ import { ControlConnection } from "../control/connection.js";
 import type { StdioKind } from "../control/protocol.js";
 import { VirtError } from "../errors.js";
 import { native } from "../native.js";
+import type { Interposition } from "../rules/interposition.js";
 import { podsDirectory, socketDirectory } from "./paths.js";
 
 /** A rule that what is at `from` on the host appears at `to` in the pod. Both absolute. */
@@ -27,7 +28,7 @@ export interface PathRemap {
 }
 
 /** What is known of a pod without asking it. */
-export interface PodRecord {
+export interface PodRecord extends Interposition {
   schemaVersion: 1;
   id: string;
   name: string;
@@ -42,8 +43,6 @@ export interface PodRecord {
   remaps: PathRemap[];
   /** Removed from the store when it ends. */
   removeAtEnd: boolean;
-  /** What goes into its journal. */
-  record?: "none" | "default";
   /** The image it was reattached from. */
   image?: string;
   /** The image it was detached to. */

@@ -14,14 +14,24 @@ export function translatePath(remaps: readonly PathRemap[], path: string): strin
   return path;
 }
 
-/** `path:OLD=NEW` as the command line has it, added to { OLD: NEW }. Errors: ERR_REMAP. */
-export function parseRemap(rule: string, into: Record<string, string>): void {
-  const match = /^(path|port|addr|fd):([^=]+)=(.+)$/.exec(rule);
-  if (!match) throw new VirtError("ERR_REMAP", `'${rule}' is no rule: path:OLD=NEW`);
-  const [, kind, old, now] = match as unknown as [string, string, string, string];
-  if (kind !== "path")
-    throw new VirtError("ERR_REMAP", `rules of kind '${kind}' are not available yet`, { hint: "use path:OLD=NEW" });
-  into[old] = now;
+/** Rules as the SDK takes them. */
+export interface Remap {
+  path: Record<string, string>;
+  port: Record<string, number>;
+  addr: Record<string, string>;
+}
+
+/** `path:OLD=NEW`, `port:OLD=NEW` and `addr:OLD=NEW` as the command line has them. Errors: ERR_REMAP. */
+export function parseRemaps(rules: readonly string[]): Remap {
+  const remap: Remap = { path: {}, port: {}, addr: {} };
+  for (const rule of rules) {
+    const match = /^(path|port|addr):([^=]+)=(.+)$/.exec(rule);
+    if (!match) throw new VirtError("ERR_REMAP", `'${rule}' is no rule: path:OLD=NEW, port:OLD=NEW or addr:OLD=NEW`);
+    const [, kind, old, now] = match as unknown as [string, keyof Remap, string, string];
+    if (kind === "port") remap.port[old] = Number(now);
+    else remap[kind][old] = now;
+  }
+  return remap;
 }
 
 /** The rules an image was made under, with those given now over them. */

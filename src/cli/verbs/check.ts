@@ -2,10 +2,11 @@ import type { Command } from "commander";
 import { VirtError } from "../../errors.js";
 import { checkImage } from "../../image/check.js";
 import { openImage } from "../../image/image.js";
-import { pathRemaps } from "../../pod/launch.js";
+
 import { podFromRecord } from "../../pod/pod.js";
+import { adapt } from "../../pod/reattach.js";
 import { findRecord, latestRecord, type PodRecord } from "../../pod/store.js";
-import { mergeRemaps, parseRemap } from "../../remap/path.js";
+import { parseRemaps } from "../../remap/path.js";
 import { exitWith } from "../execute.js";
 import { collect, jsonOption, latestOption, verb } from "../options.js";
 import { describeBlocker, printJson } from "../report.js";
@@ -43,12 +44,8 @@ export function command(): Command {
       } else {
         const image = await openImage(name as string);
         what = image.name;
-        const rules: Record<string, string> = {};
-        for (const rule of o.remap ?? []) parseRemap(rule, rules);
-        blockers = await checkImage(image.manifest, {
-          remaps: mergeRemaps(image.manifest.pod.remaps, pathRemaps(rules)),
-          allowChanged: o.allowChanged ?? [],
-        });
+        const { manifest, remaps } = adapt(image.manifest, { remap: parseRemaps(o.remap ?? []) });
+        blockers = await checkImage(manifest, { remaps, allowChanged: o.allowChanged ?? [] });
       }
       if (o.json) printJson({ ok: blockers.length === 0, blockers });
       else if (blockers.length === 0) process.stdout.write(`${what}: nothing stands in the way\n`);

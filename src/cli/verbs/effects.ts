@@ -28,6 +28,7 @@ export function command(): Command {
         const directory = podDirectory(pod.id);
         const show = (e: Effect) => process.stdout.write(`${o.json ? JSON.stringify(e) : printable(describe(e))}\n`);
         try {
+          if (!o.summary && !o.json) process.stdout.write("TIME          PID    HOST PID KIND     WHAT\n");
           if (o.summary) {
             const summary = summarize(readJournal(directory));
             if (o.json) printJson({ summary });
@@ -45,13 +46,28 @@ export function command(): Command {
 }
 
 function describe(e: Effect): string {
-  const what =
-    e.kind === "rename"
-      ? `${e.path} -> ${e.to}`
-      : "address" in e
-        ? `${e.address} port ${e.port}`
-        : `${e.path}${e.kind === "mode" ? ` ${e.mode}` : e.kind === "owner" ? ` ${e.uid}:${e.gid}` : e.kind === "truncate" ? ` ${e.sizeBytes} bytes` : ""}`;
-  return `${e.time.slice(11, 23)}  ${String(e.pid).padEnd(6)} ${e.kind.padEnd(8)} ${what}`;
+  const pids = `${String(e.pid).padEnd(6)} ${String(e.hostPid ?? "-").padEnd(8)}`;
+  const asked = e.asked === undefined ? "" : ` (asked for ${e.asked})`;
+  const result = e.result === "ok" ? "" : `: ${e.result}`;
+  return `${e.time.slice(11, 23)}  ${pids} ${e.kind.padEnd(8)} ${object(e)}${asked}${result}`;
+}
+
+function object(e: Effect): string {
+  if (e.kind === "kill") return `${e.target} signal ${e.signal}`;
+  if (e.kind === "socket") return "";
+  if ("address" in e) return `${e.address} port ${e.port}`;
+  switch (e.kind) {
+    case "rename":
+      return `${e.path} -> ${e.to}`;
+    case "mode":
+      return `${e.path} ${e.mode}`;
+    case "owner":
+      return `${e.path} ${e.uid}:${e.gid}`;
+    case "truncate":
+      return `${e.path} ${e.sizeBytes} bytes`;
+    default:
+      return e.path;
+  }
 }
 
 function describeSummary(summary: ReturnType<typeof summarize>): string {

@@ -1,10 +1,12 @@
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Command } from "commander";
 import { unpackImage } from "../../image/archive.js";
 import { native } from "../../native.js";
 import { imagesDirectory } from "../../pod/paths.js";
 import { planReattach, type ReattachOptions, reattach } from "../../pod/reattach.js";
-import { parseRemap } from "../../remap/path.js";
+import { parseRemaps } from "../../remap/path.js";
+import { parseRules } from "../../rules/rules.js";
 import { exitWith } from "../execute.js";
 import { collect, jsonOption, progressMode, verb, withProgress } from "../options.js";
 import { ProgressReporter } from "../progress.js";
@@ -15,6 +17,7 @@ interface Options {
   name?: string;
   detached?: boolean;
   remap?: string[];
+  rule?: string[];
   allowChanged?: string[];
   dryRun?: boolean;
   rm?: boolean;
@@ -39,18 +42,24 @@ export function command(): Command {
     .option("-d, --detached", "in the background; print the pod's id")
     .option("-i, --interactive", "accepted as docker's; standard input is always passed")
     .option("-t, --tty", "accepted as docker's; a pod keeps the terminal it had")
-    .option("--remap <rule>", "path:OLD=NEW: what the pod knows as OLD is NEW here; may be repeated", collect)
+    .option(
+      "--remap <rule>",
+      "path:, port: or addr:OLD=NEW: what the pod knows as OLD is NEW here; repeatable",
+      collect,
+    )
+    .option("--rule <file>", "other rules for its system calls, as JSON (docs/interposer.md); may be repeated", collect)
     .option("--allow-changed <path>", "accept a file that is not as the program left it; '*' for all", collect)
     .option("--dry-run", "check everything and show the plan, change nothing")
     .option("--rm", "forget the pod and its log when it has ended (not when it was detached)")
     .option("--detach-keys <keys>", "keys that leave the terminal; the program runs on", "ctrl-],d")
     .addOption(jsonOption());
   return c.action(async (name: string, o: Options) => {
-    const path: Record<string, string> = {};
-    for (const rule of o.remap ?? []) parseRemap(rule, path);
     const reporter = new ProgressReporter(progressMode(o));
     const options: ReattachOptions = {
-      remap: { path },
+      remap: parseRemaps(o.remap ?? []),
+      ...(o.rule === undefined
+        ? {}
+        : { rules: o.rule.flatMap((file) => parseRules(readFileSync(file, "utf8"), file)) }),
       allowChanged: o.allowChanged ?? [],
       stdio: o.detached ? "log" : "inherit",
       removeAtEnd: o.rm ?? false,

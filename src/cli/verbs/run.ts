@@ -1,7 +1,9 @@
 import { readFileSync } from "node:fs";
 import { type Command, Option } from "commander";
 import { VirtError } from "../../errors.js";
-import { parseRemap } from "../../remap/path.js";
+import { parseRemaps } from "../../remap/path.js";
+import type { Recording } from "../../rules/interposition.js";
+import { type CallName, parseRules } from "../../rules/rules.js";
 import { exitWith } from "../execute.js";
 import { collect, verb } from "../options.js";
 import { runProgram } from "../run-program.js";
@@ -26,28 +28,35 @@ export function command(): Command {
     .option("--hostname <name>", "host name inside the pod")
     .option("--rm", "forget the pod and its log when it has ended (not when it was detached)")
     .option("--label <key=value>", "a label, for ps --filter; may be repeated", collect)
-    .option("--remap <path:OLD=NEW>", "what is at NEW appears at OLD in the pod; may be repeated", collect)
+    .option("--remap <rule>", "path:OLD=NEW, port:OLD=NEW or addr:OLD=NEW: what it knows as OLD is NEW here", collect)
+    .option("--rule <file>", "rules for its system calls, as JSON (docs/interposer.md); may be repeated", collect)
+    .option("--cover <call>", "a kind of call that rules set later may be about; may be repeated", collect)
     .addOption(
       new Option("--record <what>", "keep a journal of what it does outside, for virt-run effects")
-        .choices(["none", "default"])
+        .choices(["none", "default", "all"])
         .default("none"),
     )
     .option("--detach-keys <keys>", "keys that leave the terminal; the program runs on", "ctrl-],d")
     .option("--status-fd <n>", "write JSON lines to this descriptor: started, then exited or detached", Number)
     .passThroughOptions();
   return c.action(async (words: string[], o: Record<string, unknown>) => {
-    const remap: Record<string, string> = {};
-    for (const rule of (o["remap"] as string[] | undefined) ?? [])
-      parseRemap(rule.includes(":") && /^(path|port|addr|fd):/.test(rule) ? rule : `path:${rule}`, remap);
+    const remaps = ((o["remap"] as string[] | undefined) ?? []).map((rule) =>
+      /^(path|port|addr):/.test(rule) ? rule : `path:${rule}`,
+    );
+    const rules = ((o["rule"] as string[] | undefined) ?? []).flatMap((file) =>
+      parseRules(readFileSync(file, "utf8"), file),
+    );
     const code = await runProgram(words, {
       ...(o["name"] === undefined ? {} : { name: o["name"] as string }),
       env: environment(o["env"] as string[] | undefined, o["envFile"] as string[] | undefined),
       ...(o["workdir"] === undefined ? {} : { cwd: o["workdir"] as string }),
       ...(o["hostname"] === undefined ? {} : { hostname: o["hostname"] as string }),
       labels: labels(o["label"] as string[] | undefined),
-      remap: { path: remap },
+      remap: parseRemaps(remaps),
+      rules,
+      cover: (o["cover"] as CallName[] | undefined) ?? [],
       removeAtEnd: o["rm"] === true,
-      record: o["record"] as "none" | "default",
+      record: o["record"] as Recording,
       background: o["detached"] === true,
       ...(c.getOptionValueSource("tty") === undefined ? {} : { terminal: o["tty"] === true }),
       interactive: o["interactive"] === true,
