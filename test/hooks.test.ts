@@ -143,6 +143,10 @@ t.test("the default is done where a hook throws, gives nothing, is too slow, or 
   t.match(await ended(nothing.pod), /No space/);
   t.match(nothing.errors, [/gave no answer/]);
 
+  const closed = await start("mkdir d; true", { mkdir: (call) => call.inject(999) }, options);
+  t.match(await ended(closed.pod), /No space/, "a descriptor that is none");
+  t.equal(closed.errors.length, 1);
+
   const slow = await start("mkdir d; true", { mkdir: () => new Promise(() => {}) }, options);
   t.match(await ended(slow.pod), /No space/);
 

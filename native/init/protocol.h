@@ -37,10 +37,9 @@ enum class Type : uint16_t {
   kRelease = 11,  // kill everything in the pod and go; u32 1 if it was detached
   kSeed = 12,     // rebuild: u64 region, u64 size, u32 pid → u32 pid of the seed in the pod
   kCommit = 13,   // rebuild: u32 first pid; from now on the pod lives without us
-  kRules =
-      14,  // other rules (interpose/rules.h); EOPNOTSUPP if the pod's filter does not select what they need
-  kHook = 15,    // u32 1: hooks are asked on this connection from now on; 0: no more
-  kAnswer = 16,  // what a hook says (interpose/asks.h), up to 1 fd; no reply
+  kRules = 14,    // other rules (interpose/rules.h); EOPNOTSUPP: not covered by the pod's filter
+  kHook = 15,     // u32 1: hooks are asked on this connection from now on; 0: no more
+  kAnswer = 16,   // what a hook says (interpose/asks.h), up to 1 fd; no reply
   // events
   kForked = 0xff,    // u32 pid of init as its parent sees it; before anything else
   kStarted = 0x100,  // u32 pid of the first program

@@ -11,7 +11,7 @@ import { addressBytes, type CallName, callNameOf, type ErrnoName } from "./rules
 
 /**
  * What is asked about which calls. A hook gives what the call's methods give; what it throws is told by the pod's event
- * `hookError` and the default is done.
+ * `hookError` (as a warning of the process if nobody listens) and the default is done.
  *
  * @example
  * const hooks: Hooks = {
@@ -160,12 +160,16 @@ export function answerHooks(
 ): void {
   connection.on("ask", (payload) => {
     const call = new Call(payload);
-    void decide(call, hooks)
-      .catch((error: Error) => {
-        pod.emit("hookError", error, call);
-        return call.fallback;
-      })
-      .then((answer) => send(connection, call, answer));
+    // Not at once: whoever has just been given the pod has yet to listen to it.
+    setImmediate(async () => {
+      try {
+        await send(connection, call, await decide(call, hooks));
+      } catch (error) {
+        const told = pod.emit("hookError", error as Error, call);
+        if (!told) process.emitWarning(`a hook for ${call.name} failed: ${(error as Error).message}`);
+        await send(connection, call, call.fallback);
+      }
+    });
   });
 }
 
