@@ -9,6 +9,7 @@ import { freemem, tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { type Image, launch, type Pod, reattach } from "virt-run";
+import { calls, programs, servers } from "./interposer.js";
 import { report, reportMost, reportRatio, reportShare, timed } from "./measure.js";
 
 const work = mkdtempSync(join(existsSync("/dev/shm") ? "/dev/shm" : tmpdir(), "virt-run-bench-"));
@@ -190,6 +191,9 @@ try {
   await run("startup", startup);
   await run("empty", emptyProcess);
   await run("undisturbed", undisturbed);
+  await run("calls", () => calls(root, work));
+  await run("programs", programs);
+  await run("servers", () => servers(work, redisArguments));
   const { bavail, bsize } = statfsSync(work);
   if (freemem() < 5 * gibibyte || bavail * bsize < 3 * gibibyte) {
     report({

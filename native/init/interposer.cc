@@ -96,6 +96,7 @@ int Interposer::start(Setup setup) {
   paused_ = setup_.paused;
   hooked_ = setup_.hooked;
   real_root_ = getuid() == 0;
+  own_pid_ = getpid();
   for (UniqueFd* fd : {&asked_, &caught_up_, &news_, &stir_}) {
     fd->reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
     if (!*fd) return errno;
@@ -229,7 +230,7 @@ void Interposer::answer_questions() {
 void Interposer::answer_one(CallReader& reader, const Question& question) {
   const InterposedCall* entry = interposed_call(question.number);
   Call call;
-  if (entry == nullptr || question.tid == 0 || question.tid == getpid() || paused_ ||
+  if (entry == nullptr || question.tid == 0 || question.tid == own_pid_ || paused_ ||
       !reader.read(question, *entry, &call)) {
     (void)listener_->let_pass(question);
     return;

@@ -78,6 +78,7 @@ class Interposer {
 
   Setup setup_;
   KindSet selected_ = 0;
+  pid_t own_pid_ = 0;
   bool runs_ = false, real_root_ = false;
   std::atomic<bool> paused_ = false, hooked_ = false, idle_ = true;
   std::atomic<int> working_ = 0;

@@ -5,12 +5,6 @@
 
 namespace virt {
 
-enum class Outcome {
-  open,     // not yet, or never
-  done,     // it has
-  nothing,  // it cannot any more
-};
-
 // What is at a path now.
 Seen look_at(const std::string& path, bool follow);
 // Whether the call's path is followed if it is a symbolic link (man 2 of each call).

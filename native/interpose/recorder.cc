@@ -12,6 +12,7 @@
 #include <cstring>
 #include <ctime>
 #include <utility>
+#include <vector>
 
 #include "interpose/address.h"
 #include "interpose/caller.h"
@@ -84,7 +85,6 @@ void Recorder::begin(const Call& call) {
 bool Recorder::look(Call call, Watched* watched) {
   watched->call = std::move(call);
   const Call& c = watched->call;
-  if (c.who->pid == getpid()) return false;
   watched->since_ns = monotonic_ns();
   if (c.kind == CallKind::kill) return kill(c.target, 0) == 0;
   if (c.socket) return c.entry->value < 0 || c.address_size > 0;
@@ -156,12 +156,16 @@ void Recorder::settle_all(Lock& lock) {
   }
 }
 
+Outcome Recorder::look_again(const Watched& w) {
+  const Outcome outcome = outcome_of(w);
+  if (outcome == Outcome::done) write(w.call, w.call.kind == CallKind::open && !w.before.there, 0, w.asked);
+  return outcome;
+}
+
 bool Recorder::settle(Lock& lock, List::iterator watched, bool last) {
   watched->looked_at = true;
   lock.unlock();
-  const Outcome outcome = outcome_of(*watched);
-  if (outcome == Outcome::done)
-    write(watched->call, watched->call.kind == CallKind::open && !watched->before.there, 0, watched->asked);
+  const Outcome outcome = look_again(*watched);
   lock.lock();
   watched->looked_at = false;
   looked_.notify_all();
@@ -186,22 +190,38 @@ void Recorder::forget(List::iterator watched) {
 }
 
 void Recorder::catch_up(bool all) {
-  Lock lock(mutex_);
+  // Some at a time: the lock is taken seldom, and who waits for one of them does not wait long.
+  constexpr size_t kSome = 16;
   const int64_t now = monotonic_ns();
-  // What stays goes to the end of the line.
-  for (size_t left = watched_.size(); left > 0; --left) {
-    const auto first = first_free();
-    if (first == watched_.end()) break;
-    bool over = all || first->over;
-    if (!over && now - first->since_ns > kPatienceNs) {
-      first->looked_at = true;
-      lock.unlock();
-      over = is_over(*first, now);
-      lock.lock();
-      first->looked_at = false;
-      looked_.notify_all();
+  Lock lock(mutex_);
+  for (size_t left = watched_.size(); left > 0;) {
+    std::vector<List::iterator> some;
+    std::vector<bool> over;
+    for (auto i = watched_.begin(); i != watched_.end() && some.size() < std::min(kSome, left); ++i) {
+      if (i->looked_at) continue;
+      i->looked_at = true;
+      some.push_back(i);
+      over.push_back(all || i->over);
     }
-    if (!settle(lock, first, over)) watched_.splice(watched_.end(), watched_, first);
+    if (some.empty()) break;
+    left -= some.size();
+    lock.unlock();
+    for (size_t n = 0; n < some.size(); ++n) {
+      const Watched& w = *some[n];
+      if (!over[n] && now - w.since_ns > kPatienceNs) over[n] = is_over(w, now);
+      const Outcome outcome = look_again(w);
+      over[n] = over[n] || outcome != Outcome::open;
+    }
+    lock.lock();
+    for (size_t n = 0; n < some.size(); ++n) {
+      some[n]->looked_at = false;
+      // What stays goes to the end of the line.
+      if (over[n])
+        forget(some[n]);
+      else
+        watched_.splice(watched_.end(), watched_, some[n]);
+    }
+    looked_.notify_all();
   }
   lock.unlock();
   journal_.flush();

@@ -19,6 +19,13 @@
 
 namespace virt {
 
+// How a call that was let pass has ended, by what it was about.
+enum class Outcome {
+  open,     // not yet, or never
+  done,     // it has had its effect
+  nothing,  // it cannot any more
+};
+
 // What a path leads to.
 struct Seen {
   bool there = false;
@@ -66,6 +73,8 @@ class Recorder {
   // Looks at it again, without the lock, and lets go of it if it is known how it ended, or it is for the `last` time. True
   // if so.
   bool settle(Lock& lock, List::iterator watched, bool last);
+  // Writes it down if it has had its effect.
+  Outcome look_again(const Watched& watched);
   void settle_named(Lock& lock, const std::string& name, const Call& before);
   void settle_all(Lock& lock);
   void forget(List::iterator watched);
