@@ -80,7 +80,7 @@ export interface LaunchOptions {
   /**
    * What of the pod's side effects goes into its journal, for effects(): "default" files made, changed and removed, addresses
    * bound and talked to, programs executed; "all" also what is only read or looked at, and signals sent; "none" nothing.
-   * Default "none".
+   * Default "default".
    */
   record?: Recording;
   /** Called with the connection before anything of the program can come through it. @internal */
@@ -206,7 +206,7 @@ export function interpositionOf(
   );
   const some = <T extends object>(value: T) => (Object.keys(value).length > 0 ? value : undefined);
   return {
-    record: options.record ?? "none",
+    record: options.record ?? "default",
     rules: some([...(options.rules ?? [])]),
     ports: some(ports),
     addresses: some(addresses),

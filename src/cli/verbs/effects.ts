@@ -9,7 +9,7 @@ import { printable, printJson } from "../report.js";
 export function command(): Command {
   return verb(
     "effects",
-    "show what a pod that was launched with --record default has done outside: files, addresses, programs",
+    "show what a pod has done outside: files, addresses, programs (unless launched with --record none)",
     "effects cache",
     "effects -f --json --latest",
     "effects --summary cache",
@@ -74,5 +74,5 @@ function describeSummary(summary: ReturnType<typeof summarize>): string {
   const blocks = Object.entries(summary)
     .filter(([, list]) => list.length > 0)
     .map(([name, list]) => `${name}:\n${(list as string[]).map((item) => `  ${printable(item)}`).join("\n")}\n`);
-  return blocks.length === 0 ? "nothing is recorded (virt-run run --record default records)\n" : blocks.join("");
+  return blocks.length === 0 ? "nothing is recorded\n" : blocks.join("");
 }

@@ -34,7 +34,7 @@ export function command(): Command {
     .addOption(
       new Option("--record <what>", "keep a journal of what it does outside, for virt-run effects")
         .choices(["none", "default", "all"])
-        .default("none"),
+        .default("default"),
     )
     .option("--detach-keys <keys>", "keys that leave the terminal; the program runs on", "ctrl-],d")
     .option("--status-fd <n>", "write JSON lines to this descriptor: started, then exited or detached", Number)
