@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/sendfile.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -71,6 +72,14 @@ void Capture::freeze() {
     if (groups.size() > 1) (*pids)[static_cast<pid_t>(groups[0])] = static_cast<int>(groups.back());
     if (sessions.size() > 1) (*pids)[static_cast<pid_t>(sessions[0])] = static_cast<int>(sessions.back());
   }
+  const auto own = try_read_link("/proc/self/ns/net");
+  const bool our_network = own == try_read_link(proc_path(options_.init_host_pid, "ns/net"));
+  context_->make_socket = [this, our_network](int family, int type, int protocol) {
+    UniqueFd fd = our_network ? UniqueFd(socket(family, type | SOCK_CLOEXEC, protocol))
+                              : options_.socket_in_pod(family, type, protocol);
+    if (!fd) throw OsError("socket", errno, "making a socket to ask with, or to compare with");
+    return fd;
+  };
   context_->to_pod_pid = [pids](pid_t host) {
     const auto found = pids->find(host);
     return found == pids->end() ? 0 : found->second;

@@ -28,6 +28,8 @@ struct CaptureOptions {
   unsigned threads = 2;
   // open(2) inside the pod, by init. Nothing if that fails.
   std::function<UniqueFd(const std::string& path, int flags)> open_in_pod;
+  // A socket (socket(2)) of the pod's network namespace, where it has one of its own.
+  std::function<UniqueFd(int family, int type, int protocol)> socket_in_pod;
 };
 
 class Foothold;

@@ -71,6 +71,12 @@ CaptureJob::CaptureJob(const Value& options, Progress& progress)
       return UniqueFd();
     }
   };
+  o.socket_in_pod = [this](int family, int type, int protocol) {
+    Writer w;
+    for (const int n : {family, type, protocol}) w.number(static_cast<uint32_t>(n));
+    auto reply = control_.call(Type::kSocket, w.bytes(), "making a socket inside the pod");
+    return reply.fds.empty() ? UniqueFd() : std::move(reply.fds[0]);
+  };
   Writer what;
   what.raw(options.get_string("lock", "capture"));
   try {

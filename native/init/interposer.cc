@@ -49,7 +49,7 @@ long highest_pid() {
 
 }  // namespace
 
-int Interposer::start(Recording recording, int state_dir, bool paused) {
+int Interposer::start(Recording recording, Sockets sockets, int state_dir, bool paused) {
   paused_ = paused;
   state_dir_ = state_dir;
   real_root_ = getuid() == 0;
@@ -72,7 +72,7 @@ int Interposer::start(Recording recording, int state_dir, bool paused) {
   if (error != 0) return error;
   pthread_detach(id);
   UniqueFd listener;
-  if (const int refused = install_filter(recording, &listener); refused != 0) return refused;
+  if (const int refused = install_filter(recording, sockets, &listener); refused != 0) return refused;
   // From here on whoever makes a selected call waits for the thread.
   const int number = listener.release();
   if (write(tell.get(), &number, sizeof number) != sizeof number) return EIO;

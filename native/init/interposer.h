@@ -4,6 +4,7 @@
 
 #include <atomic>
 
+#include "interpose/filter.h"
 #include "interpose/policy.h"
 #include "sys/fd.h"
 
@@ -13,7 +14,7 @@ class Interposer {
  public:
   // Starts the thread, then puts the filter on the calling one, so that everything the pod becomes inherits it and the
   // thread itself stays free. 0 or errno. `paused`: nothing is recorded until go_on().
-  int start(Recording recording, int state_dir, bool paused);
+  int start(Recording recording, Sockets sockets, int state_dir, bool paused);
   void go_on() { paused_ = false; }
   // When nothing runs any more: returns when everything that has happened is in the journal, or after a second.
   void catch_up();

@@ -12,6 +12,7 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "init/rights.h"
 #include "init/seed.h"
 #include "init/spawn.h"
 
@@ -73,7 +74,7 @@ Step Keeper::prepare() {
   if (listen(listener_.get(), 64) != 0) return failed("listening for supervisors");
   log_.open(state_dir_.get());
   if (plan_.recording != 0) {
-    errno = interposer_.start(static_cast<Recording>(plan_.recording), state_dir_.get(), rebuilding_);
+    errno = interposer_.start(static_cast<Recording>(plan_.recording), sockets(), state_dir_.get(), rebuilding_);
     if (errno != 0) return failed("starting the interposer");
   }
 
@@ -103,6 +104,7 @@ void Keeper::note_streams(const int fds[3]) {
 }
 
 Step Keeper::start_program() {
+  if (const Step s = limit_namespaces(plan_); s.failed()) return s;
   Program p = program_of(plan_);
   for (int i = 0; i < 3; ++i) p.stdio[i] = consoles_.empty() ? i : consoles_[0]->program_fd(i);
   note_streams(p.stdio);

@@ -36,6 +36,7 @@ enum class Type : uint16_t {
   kRelease = 11,  // kill everything in the pod and go; u32 1 if it was detached
   kSeed = 12,     // rebuild: u64 region, u64 size, u32 pid → u32 pid of the seed in the pod
   kCommit = 13,   // rebuild: u32 first pid; from now on the pod lives without us
+  kSocket = 14,   // u32 family, u32 type, u32 protocol → one fd, a socket of the pod's network namespace
   // events
   kForked = 0xff,    // u32 pid of init as its parent sees it; before anything else
   kStarted = 0x100,  // u32 pid of the first program
@@ -69,10 +70,29 @@ inline constexpr uint32_t kPlanRebuild = 2;        // wait for an engine instead
 inline constexpr uint32_t kPlanKeepInput = 4;      // standard input stays open though no viewer is there (-i)
 inline constexpr uint32_t kPlanViewed = 8;         // the first supervisor views the console from the start
 inline constexpr uint32_t kPlanPatient = 16;       // … and its output is never dropped
+inline constexpr uint32_t kPlanAllIds = 32;        // with a user namespace: map all ids we have (we are root)
+inline constexpr uint32_t kPlanIsolated = 64;      // mounts are private, programs have fewer rights (init/rights.h)
+inline constexpr uint32_t kPlanNoNetwork = 128;    // an empty network namespace
+inline constexpr uint32_t kPlanNoDevices = 256;    // device nodes open nowhere but in /dev
 
 // A bind mount: what is at `from` on the host appears at `to` in the pod.
 struct Remap {
   std::string from, to;
+};
+
+// What is done to a path of the pod, in this order, after the remaps. Paths have no symbolic link in them.
+enum class MountOperation : uint32_t {
+  kReadOnly = 0,  // it and all that is mounted below cannot be written
+  kWritable = 1,  // it is as it was before the operations above it
+  kHide = 2,      // something empty is there instead
+  kOwn = 3,       // the pod's own directory `source` is there, writable
+  kPin = 4,       // a mount point of its own, so that nobody can rename or remove it
+  kDevices = 5,   // a /dev with the harmless devices alone
+  kFile = 6,      // the pod's own file `source` is there, read only
+};
+struct MountRule {
+  MountOperation operation = MountOperation::kReadOnly;
+  std::string path, source;
 };
 
 // Everything virt-init does before it becomes a keeper. Written once to its plan fd by the supervisor.
@@ -90,6 +110,7 @@ struct LaunchPlan {
   std::string hostname;                                     // empty: the host's
   std::string cwd;
   std::vector<Remap> remaps;
+  std::vector<MountRule> mounts;
   std::vector<std::string> argv, env;
 };
 

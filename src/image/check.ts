@@ -5,6 +5,7 @@
 import { type BigIntStats, existsSync, lstatSync, statSync } from "node:fs";
 import { createServer } from "node:net";
 import type { Blocker } from "../errors.js";
+import { staleRules } from "../pod/isolation.js";
 import type { PathRemap } from "../pod/store.js";
 import { translatePath } from "../remap/path.js";
 import { describeHost } from "./host.js";
@@ -22,7 +23,8 @@ export async function checkImage(manifest: Manifest, options: CheckOptions): Pro
     ...checkHost(manifest),
     ...checkRules(options.remaps),
     ...checkFiles(manifest, options),
-    ...(await checkPorts(manifest)),
+    ...checkIsolation(manifest, options.remaps),
+    ...(manifest.pod.isolate?.network === "none" ? [] : await checkPorts(manifest)),
   ];
 }
 
@@ -78,6 +80,10 @@ function checkRules(remaps: PathRemap[]): Blocker[] {
           },
         ],
   );
+}
+
+function checkIsolation(m: Manifest, remaps: PathRemap[]): Blocker[] {
+  return staleRules(m.pod.isolate, remaps).map((e) => e.toJSON() as unknown as Blocker);
 }
 
 /** Who uses a file, for a message: the executable of pid 2, fd 3 of pid 7, … */

@@ -292,6 +292,14 @@ const file = v.object({
 
 const remap = v.object({ from: absolutePath, to: absolutePath });
 
+const rules = v.pipe(v.array(absolutePath), v.maxLength(10_000));
+const isolation = v.strictObject({
+  readOnly: rules,
+  writable: rules,
+  hide: rules,
+  network: optional(v.literal("none")),
+});
+
 export const manifestSchema = v.object({
   format: v.literal(formatName),
   formatVersion: v.pipe(count, v.maxValue(formatVersion)),
@@ -314,6 +322,9 @@ export const manifestSchema = v.object({
     labels: v.record(v.string(), v.string()),
     remaps: v.array(remap),
     hostname: optional(v.string()),
+    machineId: optional(v.pipe(v.string(), v.regex(/^[0-9a-f]{32}$/))),
+    /** What it may not write, see or reach. */
+    isolate: optional(isolation),
     /** What of its effects goes into its journal. */
     record: optional(v.picklist(["none", "default"])),
     user: v.object({ uid: count, gid: count, root: v.boolean() }),

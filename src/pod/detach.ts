@@ -138,6 +138,8 @@ export async function detach(pod: Pod, options: DetachOptions, kind: "detach" | 
         first: { pid: status.firstPid, ended: status.firstEnded, waitStatus: status.waitStatus },
         ...(pod.record.record === undefined ? {} : { record: pod.record.record }),
         ...(pod.record.hostname === undefined ? {} : { hostname: pod.record.hostname }),
+        ...(pod.record.machineId === undefined ? {} : { machineId: pod.record.machineId }),
+        ...(pod.record.isolate === undefined ? {} : { isolate: pod.record.isolate }),
       },
       ...rest,
     });

@@ -2,6 +2,7 @@
  * Everything there is to know of a pod while it runs, read from outside without stopping it.
  */
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import type { IsolationRecord } from "./isolation.js";
 import type { Pod } from "./pod.js";
 import type { Exit, PathRemap, PodRecord } from "./store.js";
 
@@ -27,6 +28,11 @@ export interface PodInfo {
   stdio: PodRecord["stdio"];
   labels: Readonly<Record<string, string>>;
   remaps: readonly PathRemap[];
+  /** What /etc/hostname and the uts namespace say, if it has a name of its own. */
+  hostname: string | null;
+  machineId: string | null;
+  /** Its rules, with paths that have no symbolic link in them. */
+  isolate: Readonly<IsolationRecord> | null;
   /** Path of the image it was reattached from. */
   image: string | null;
   /** Path of the image it was detached to. */
@@ -132,6 +138,9 @@ export async function inspectPod(pod: Pod): Promise<PodInfo> {
     stdio: record.stdio,
     labels: record.labels,
     remaps: record.remaps,
+    hostname: record.hostname ?? null,
+    machineId: record.machineId ?? null,
+    isolate: record.isolate ?? null,
     image: record.image ?? null,
     detachedTo: record.detachedTo ?? null,
   };

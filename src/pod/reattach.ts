@@ -14,6 +14,7 @@ import { type Data, initProgram, type NativeLaunchOptions, native } from "../nat
 import { mergeRemaps } from "../remap/path.js";
 import { aborted, type Progress, treeProcess, watch } from "./detach.js";
 import { attachPatient, claimName, pathRemaps } from "./launch.js";
+import { furnishState } from "./identity.js";
 import { Pod } from "./pod.js";
 import { discardPod, newPod, type PathRemap, type PodRecord } from "./store.js";
 
@@ -202,6 +203,8 @@ export async function reattach(nameOrImage: string | Image, options: ReattachOpt
     image: image.path,
     record: manifest.pod.record ?? "none",
     ...(manifest.pod.hostname === undefined ? {} : { hostname: manifest.pod.hostname }),
+    ...(manifest.pod.machineId === undefined ? {} : { machineId: manifest.pod.machineId }),
+    ...(manifest.pod.isolate === undefined ? {} : { isolate: manifest.pod.isolate }),
   };
   let connection: ControlConnection | undefined;
   let stopWatching = () => {};
@@ -223,6 +226,7 @@ export async function reattach(nameOrImage: string | Image, options: ReattachOpt
       keepInput: wanted === "pipe",
       hostname: manifest.pod.hostname ?? "",
       remaps,
+      ...furnishState(record, directory),
       ...(terminal?.kind === "terminal"
         ? { rows: terminal.rows, columns: terminal.columns, ptsIndex: terminal.index }
         : {}),

@@ -18,6 +18,7 @@ import { ControlConnection } from "../control/connection.js";
 import type { StdioKind } from "../control/protocol.js";
 import { VirtError } from "../errors.js";
 import { native } from "../native.js";
+import type { IsolationRecord } from "./isolation.js";
 import { podsDirectory, socketDirectory } from "./paths.js";
 
 /** A rule that what is at `from` on the host appears at `to` in the pod. Both absolute. */
@@ -38,6 +39,10 @@ export interface PodRecord {
   stdio: StdioKind;
   socket: string;
   hostname?: string;
+  /** What /etc/machine-id says in it. */
+  machineId?: string;
+  /** What it may not write, see or reach. */
+  isolate?: IsolationRecord;
   labels: Record<string, string>;
   remaps: PathRemap[];
   /** Removed from the store when it ends. */
