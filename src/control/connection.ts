@@ -260,11 +260,15 @@ function startFailure(errno: number): VirtError {
   }
   if (errno === EXDEV) {
     const hint = "let it come through a pipe (cat FILE |), or give the pod a rule that shows it";
-    return new VirtError("ERR_ISOLATION", "an isolated pod does not see the file that is one of the program's streams", {
-      errno,
-      errnoName: name,
-      hint,
-    });
+    return new VirtError(
+      "ERR_ISOLATION",
+      "an isolated pod does not see the file that is one of the program's streams",
+      {
+        errno,
+        errnoName: name,
+        hint,
+      },
+    );
   }
   return new VirtError("ERR_LAUNCH", `starting the program: ${name}`, { errno, errnoName: name, syscall: "execve" });
 }

@@ -6,6 +6,7 @@ import { VirtError } from "../errors.js";
 import { capabilitiesLeft } from "../pod/isolation.js";
 import { highestAddress, pageBytes, partPages } from "./format.js";
 import type { Manifest } from "./manifest.js";
+import { ownProblem } from "./own.js";
 
 const mostMessage = 240;
 
@@ -95,6 +96,8 @@ export function checkReferences(m: Manifest): void {
   for (const c of m.carried) fileExists(c.file);
   const names = new Set(m.parts.map((p) => p.name));
   for (const name of ["pages.sum", ...m.carried.map((c) => c.name)]) names.has(name) || bad(`part ${name} is missing`);
+  const problem = ownProblem(m.own, names);
+  if (problem !== undefined) bad(problem);
   const sums = m.parts.find((p) => p.name === "pages.sum");
   if (sums?.sizeBytes !== 8 * m.pagesInPart.reduce((sum, n) => sum + n, 0)) bad("pages.sum has the wrong size");
 }

@@ -300,6 +300,34 @@ const isolation = v.strictObject({
   network: optional(v.literal("none")),
 });
 
+const relativePath = v.pipe(
+  v.string(),
+  v.maxLength(4096),
+  v.check((s) => !s.includes("\0")),
+);
+const carriedName = v.pipe(v.string(), v.regex(/^files\/[0-9a-f]{64}$/));
+const entryOf = {
+  path: relativePath,
+  mode: v.pipe(count, v.maxValue(0o7777)),
+  uid: count,
+  gid: count,
+  mtimeNs: decimal,
+};
+
+/** What is in a directory that the pod has to itself; paths are relative to `place`, parents come first. */
+const own = v.object({
+  place: absolutePath,
+  entries: v.array(
+    v.variant("kind", [
+      v.object({ ...entryOf, kind: v.picklist(["directory", "fifo"]) }),
+      v.object({ ...entryOf, kind: v.literal("file"), name: carriedName }),
+      /** Another name of the same file. */
+      v.object({ ...entryOf, kind: v.literal("same"), target: relativePath }),
+      v.object({ ...entryOf, kind: v.literal("link"), target: relativePath }),
+    ]),
+  ),
+});
+
 export const manifestSchema = v.object({
   format: v.literal(formatName),
   formatVersion: v.pipe(count, v.maxValue(formatVersion)),
@@ -340,9 +368,7 @@ export const manifestSchema = v.object({
   xstate: v.array(v.strictTuple([count, count, count])),
   /** Pages in pages-1.bin, pages-2.bin, …; the first page of part n (from 0) has index n × 16384. */
   pagesInPart: v.array(v.pipe(count, v.minValue(1), v.maxValue(16384))),
-  carried: v.array(
-    v.object({ file: count, name: v.pipe(v.string(), v.regex(/^files\/[0-9a-f]{64}$/)), sizeBytes: count }),
-  ),
+  carried: v.array(v.object({ file: count, name: carriedName, sizeBytes: count })),
   /**
    * Every other file of the image but the pages themselves, which are checked page by page against pages.sum whenever
    * they are read (hashing them with sha256 as well would take longer than all the rest of a detach).
@@ -350,6 +376,8 @@ export const manifestSchema = v.object({
   parts: v.array(
     v.object({ name: v.pipe(v.string(), v.regex(/^(pages\.sum|files\/[0-9a-f]{64}|log)$/)), sizeBytes: count, sha256 }),
   ),
+  /** Directories of the pod's own, under a read-only root. */
+  own: optional(v.array(own)),
   /** Losses the user agreed to, in words. */
   accepted: v.array(v.string()),
 });

@@ -3,17 +3,19 @@
  *
  *   survey → (blockers? thaw and tell) → read pages → manifest, synced and read back → kill the source, or thaw it
  */
-import { copyFileSync, existsSync } from "node:fs";
+import { copyFileSync, existsSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { type Blocker, toVirtError, VirtError } from "../errors.js";
 import { formatName, formatVersion } from "../image/format.js";
 import { describeHost } from "../image/host.js";
 import { Image, imagePath } from "../image/image.js";
 import { isLiving, type Manifest, type ProcessRecord } from "../image/manifest.js";
+import { captureOwn } from "../image/own.js";
 import { ImpossibleTree, planTree, type TreeProcess } from "../image/tree.js";
 import { ImageWriter } from "../image/writer.js";
 import { type NativeCapture, native } from "../native.js";
 import { version } from "../version.js";
+import { ownSource } from "./isolation.js";
 import type { Pod } from "./pod.js";
 import { podDirectory, saveRecord } from "./store.js";
 
@@ -113,6 +115,7 @@ export async function detach(pod: Pod, options: DetachOptions, kind: "detach" | 
     const record = (await capture.read(writer.fd)) as unknown as Survey;
     void writer.add("pages.sum");
     for (const c of record.carried) c.name = await writer.carry(c.name);
+    const own = pod.record.isolate === undefined ? [] : await captureOwn(podDirectory(pod.id), writer);
     const log = join(podDirectory(pod.id), "log");
     if (existsSync(log)) {
       copyFileSync(log, join(writer.directory, "log"));
@@ -142,6 +145,7 @@ export async function detach(pod: Pod, options: DetachOptions, kind: "detach" | 
         ...(pod.record.isolate === undefined ? {} : { isolate: pod.record.isolate }),
       },
       ...rest,
+      ...(own.length === 0 ? {} : { own }),
     });
     if (options.signal?.aborted) {
       image.remove();
@@ -162,6 +166,7 @@ export async function detach(pod: Pod, options: DetachOptions, kind: "detach" | 
       const ended = pod.ended();
       await capture.release();
       await ended;
+      for (const { place } of own) rmSync(ownSource(podDirectory(pod.id), place), { recursive: true, force: true });
     } else {
       await capture.thaw();
     }

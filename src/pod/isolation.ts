@@ -69,7 +69,10 @@ export function capabilitiesLeft(root: boolean): bigint {
  * Checks rules and makes their paths canonical; nothing if there is none. Errors: ERR_USAGE (a relative path), ERR_ISOLATION
  * (one that does not exist, twice the same, or rules that cannot be).
  */
-export function resolveIsolation(given: Isolation | undefined, remaps: readonly PathRemap[]): IsolationRecord | undefined {
+export function resolveIsolation(
+  given: Isolation | undefined,
+  remaps: readonly PathRemap[],
+): IsolationRecord | undefined {
   const record: IsolationRecord = { readOnly: [], writable: [], hide: [] };
   for (const [list, what] of lists) {
     for (const path of given?.[list] ?? []) {
@@ -109,7 +112,10 @@ function refused(message: string, path: string, hint?: string): VirtError {
 
 function canonical(given: string, what: string, remaps: readonly PathRemap[]): string {
   if (!given.startsWith("/"))
-    throw new VirtError("ERR_USAGE", `the ${what} path '${given}' is not absolute`, { path: given, hint: "begin it with /" });
+    throw new VirtError("ERR_USAGE", `the ${what} path '${given}' is not absolute`, {
+      path: given,
+      hint: "begin it with /",
+    });
   const plain = normalize(given);
   const path = plain.length > 1 && plain.endsWith("/") ? plain.slice(0, -1) : plain;
   const there = translatePath(remaps, path);
@@ -118,7 +124,10 @@ function canonical(given: string, what: string, remaps: readonly PathRemap[]): s
     real = realpathSync(there);
   } catch (e) {
     const { code } = e as NodeJS.ErrnoException;
-    throw refused(`the ${what} path ${path} ${code === "ENOENT" ? "does not exist" : `cannot be found (${code})`}`, path);
+    throw refused(
+      `the ${what} path ${path} ${code === "ENOENT" ? "does not exist" : `cannot be found (${code})`}`,
+      path,
+    );
   }
   if (there === path) return real;
   if (realpathSync(dirname(there)) !== dirname(there) || real !== there)
@@ -159,6 +168,11 @@ export const ownPlaces = ["/tmp", "/var/tmp", "/dev/shm"];
 /** The directory in a pod's state directory that is its own `place`. */
 export function ownSource(stateDirectory: string, place: string): string {
   return `${stateDirectory}/own${place.replaceAll("/", "-")}`;
+}
+
+/** Whether a path of the pod lies in a directory of its own. */
+export function isOwn(plan: MountPlan, path: string): boolean {
+  return covering(path, new Map(plan.mounts.map((rule) => [rule.path, rule])))?.operation === "own";
 }
 
 /** The mounts of a pod: rules, what follows from them, and files that say who it is. `identity`: source by path. */

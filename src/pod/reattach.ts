@@ -9,12 +9,13 @@ import { toVirtError, VirtError } from "../errors.js";
 import { checkImage } from "../image/check.js";
 import { checkParts, type Image, openImage } from "../image/image.js";
 import type { Manifest } from "../image/manifest.js";
+import { restoreOwn } from "../image/own.js";
 import { ImpossibleTree, planTree, type TreePlan } from "../image/tree.js";
 import { type Data, initProgram, type NativeLaunchOptions, native } from "../native.js";
 import { mergeRemaps } from "../remap/path.js";
 import { aborted, type Progress, treeProcess, watch } from "./detach.js";
-import { attachPatient, claimName, pathRemaps } from "./launch.js";
 import { furnishState } from "./identity.js";
+import { attachPatient, claimName, pathRemaps } from "./launch.js";
 import { Pod } from "./pod.js";
 import { discardPod, newPod, type PathRemap, type PodRecord } from "./store.js";
 
@@ -216,6 +217,7 @@ export async function reattach(nameOrImage: string | Image, options: ReattachOpt
     made = await claimName(record, named);
     const log = join(image.path, "log");
     if (existsSync(log)) copyFileSync(log, join(directory, "log"));
+    restoreOwn(manifest, image.path, directory);
     const launch: NativeLaunchOptions = {
       init: initProgram,
       socket,
