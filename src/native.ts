@@ -107,6 +107,8 @@ export interface Native {
   Capture: new (options: {
     socket: string;
     drop?: string[];
+    /** Paths of the pod where something else is, by rule. */
+    remapped?: string[];
     tcp?: string;
     freezeTimeoutMs?: number;
     threads?: number;

@@ -24,6 +24,7 @@ struct CaptureOptions {
   unsigned terminal_index = 0;
   std::set<std::string> drop;  // kinds the user is willing to lose
   std::string tcp = "hold";
+  std::set<std::string> remapped;  // paths of the pod where something else is, by rule
   int freeze_timeout_ms = 5000;
   unsigned threads = 2;
   // open(2) inside the pod, by init. Nothing if that fails.

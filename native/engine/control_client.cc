@@ -109,8 +109,10 @@ void throw_failure(std::string_view payload) {
   const auto error = r.number<int32_t>();
   const std::string what = r.text();
   const bool isolating = what.starts_with("isolating: ");
-  throw OsError(!isolating ? "ERR_LAUNCH" : error == ENOSYS ? "ERR_KERNEL_FEATURE" : "ERR_ISOLATION", "virt-init", error,
-                r.ok() ? what : "making the pod");
+  throw OsError(!isolating        ? "ERR_LAUNCH"
+                : error == ENOSYS ? "ERR_KERNEL_FEATURE"
+                                  : "ERR_ISOLATION",
+                "virt-init", error, r.ok() ? what : "making the pod");
 }
 
 }  // namespace virt

@@ -56,6 +56,9 @@ CaptureJob::CaptureJob(const Value& options, Progress& progress)
   if (const Value* drop = options.find("drop")) {
     for (const Value& kind : drop->as_list()) o.drop.insert(kind.as_string());
   }
+  if (const Value* remapped = options.find("remapped")) {
+    for (const Value& path : remapped->as_list()) o.remapped.insert(path.as_string());
+  }
   o.tcp = options.get_string("tcp", "hold");
   o.freeze_timeout_ms = static_cast<int>(options.get_int("freezeTimeoutMs", 5000));
   o.threads = static_cast<unsigned>(options.get_int("threads", 2));

@@ -50,7 +50,8 @@ class Isolation {
       if (rule.operation == MountOperation::kDevices) {
         if (const Step s = devices_.take(); s.failed()) return s;
       }
-      if (rule.operation != MountOperation::kReadOnly && rule.operation != MountOperation::kWritable && !own) {
+      if (rule.operation != MountOperation::kReadOnly && rule.operation != MountOperation::kWritable &&
+          !own) {
         continue;
       }
       if (rule.path == "/") continue;  // in place: it cannot be mounted over

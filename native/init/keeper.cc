@@ -74,7 +74,8 @@ Step Keeper::prepare() {
   if (listen(listener_.get(), 64) != 0) return failed("listening for supervisors");
   log_.open(state_dir_.get());
   if (plan_.recording != 0) {
-    errno = interposer_.start(static_cast<Recording>(plan_.recording), sockets(), state_dir_.get(), rebuilding_);
+    errno =
+        interposer_.start(static_cast<Recording>(plan_.recording), sockets(), state_dir_.get(), rebuilding_);
     if (errno != 0) return failed("starting the interposer");
   }
 

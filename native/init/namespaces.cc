@@ -11,6 +11,7 @@
 
 #include <cstdio>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "init/isolation.h"
@@ -160,13 +161,17 @@ Step cover_missing(const std::string& path, bool directory) {
   return made ? done() : failed("making the mount point of a remap");
 }
 
-Step apply_remap(const Remap& remap) {
-  struct stat st {};
-  if (stat(remap.from.c_str(), &st) != 0) return failed("finding what a remap points to");
-  const bool directory = S_ISDIR(st.st_mode);
+// The host's terminals are out of sight once the pod's own are mounted: they are held before.
+UniqueFd hold_terminal(const Remap& remap) {
+  return remap.from.compare(0, 9, "/dev/pts/") == 0 ? clone_tree(AT_FDCWD, remap.from) : UniqueFd();
+}
+
+Step apply_remap(const Remap& remap, UniqueFd source) {
   // Hold the source before anything is mounted over it.
-  const UniqueFd source = clone_tree(AT_FDCWD, remap.from);
-  if (!source) return failed("opening what a remap points to");
+  if (!source) source = clone_tree(AT_FDCWD, remap.from);
+  struct stat st {};
+  if (!source || fstat(source.get(), &st) != 0) return failed("finding what a remap points to");
+  const bool directory = S_ISDIR(st.st_mode);
   if (!make_mount_point(remap.to, directory)) {
     if (const Step s = cover_missing(remap.to, directory); s.failed()) return s;
   }
@@ -222,6 +227,8 @@ Step furnish(const LaunchPlan& plan) {
   if (mount(nullptr, "/", nullptr, propagation | MS_REC, nullptr) != 0) {
     return failed("separating the mounts");
   }
+  std::vector<UniqueFd> terminals;
+  for (const Remap& remap : plan.remaps) terminals.push_back(hold_terminal(remap));
   if (mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, nullptr) != 0) {
     return failed("mounting /proc");
   }
@@ -240,8 +247,8 @@ Step furnish(const LaunchPlan& plan) {
       mount("/dev/pts/ptmx", "/dev/ptmx", nullptr, MS_BIND, nullptr) != 0) {
     return failed("mounting /dev/ptmx");
   }
-  for (const Remap& remap : plan.remaps) {
-    if (const Step s = apply_remap(remap); s.failed()) return s;
+  for (size_t i = 0; i < plan.remaps.size(); ++i) {
+    if (const Step s = apply_remap(plan.remaps[i], std::move(terminals[i])); s.failed()) return s;
   }
   for (const protocol::MountRule& rule : plan.mounts) {
     // Not made on the host, where others would read it.

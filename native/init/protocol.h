@@ -71,9 +71,10 @@ inline constexpr uint32_t kPlanKeepInput = 4;      // standard input stays open 
 inline constexpr uint32_t kPlanViewed = 8;         // the first supervisor views the console from the start
 inline constexpr uint32_t kPlanPatient = 16;       // … and its output is never dropped
 inline constexpr uint32_t kPlanAllIds = 32;        // with a user namespace: map all ids we have (we are root)
-inline constexpr uint32_t kPlanIsolated = 64;      // mounts are private, programs have fewer rights (init/rights.h)
-inline constexpr uint32_t kPlanNoNetwork = 128;    // an empty network namespace
-inline constexpr uint32_t kPlanNoDevices = 256;    // device nodes open nowhere but in /dev
+inline constexpr uint32_t kPlanIsolated =
+    64;  // mounts are private, programs have fewer rights (init/rights.h)
+inline constexpr uint32_t kPlanNoNetwork = 128;  // an empty network namespace
+inline constexpr uint32_t kPlanNoDevices = 256;  // device nodes open nowhere but in /dev
 
 // A bind mount: what is at `from` on the host appears at `to` in the pod.
 struct Remap {

@@ -28,11 +28,11 @@ namespace {
 // What root keeps, all of it about its own files, ids and processes. Not there, among others: CAP_SYS_ADMIN (mounts,
 // namespaces), CAP_SYS_PTRACE (init), CAP_SYS_RESOURCE (the limit of namespaces), CAP_NET_ADMIN, CAP_MKNOD.
 // src/pod/isolation.ts has the same list, for images.
-constexpr unsigned kRootKeeps[] = {CAP_CHOWN,        CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER,
-                                   CAP_FSETID,       CAP_KILL,         CAP_SETGID,          CAP_SETUID,
-                                   CAP_SETPCAP,      CAP_SETFCAP,      CAP_NET_BIND_SERVICE, CAP_NET_RAW,
-                                   CAP_IPC_LOCK,     CAP_IPC_OWNER,    CAP_SYS_CHROOT,      CAP_SYS_NICE,
-                                   CAP_LEASE,        CAP_AUDIT_WRITE};
+constexpr unsigned kRootKeeps[] = {CAP_CHOWN,    CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH,  CAP_FOWNER,
+                                   CAP_FSETID,   CAP_KILL,         CAP_SETGID,           CAP_SETUID,
+                                   CAP_SETPCAP,  CAP_SETFCAP,      CAP_NET_BIND_SERVICE, CAP_NET_RAW,
+                                   CAP_IPC_LOCK, CAP_IPC_OWNER,    CAP_SYS_CHROOT,       CAP_SYS_NICE,
+                                   CAP_LEASE,    CAP_AUDIT_WRITE};
 
 bool root_keeps(unsigned capability) {
   for (const unsigned kept : kRootKeeps) {

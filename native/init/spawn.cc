@@ -87,7 +87,8 @@ int become(const Program& program) {
     setrlimit(RLIMIT_NOFILE, &limit);
   }
   if (!program.filtered) {
-    if (const int error = install_filter(Recording::kNone, program.sockets, nullptr); error != 0) return error;
+    if (const int error = install_filter(Recording::kNone, program.sockets, nullptr); error != 0)
+      return error;
   }
   if (program.isolated) {
     if (const int error = limit_rights(); error != 0) return error;

@@ -87,7 +87,8 @@ class CaptureContext {
   std::vector<Blocker> blockers;
   std::set<std::string> drop;  // kinds the user is willing to lose
   std::vector<std::string> accepted;
-  std::string tcp_policy;  // "hold", "close"
+  std::string tcp_policy;          // "hold", "close"
+  std::set<std::string> remapped;  // paths of the pod where something else is, by rule
 
   // stat(2) of a path inside the pod.
   bool stat_in_pod(const std::string& path, struct stat* st) const;

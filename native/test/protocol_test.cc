@@ -47,8 +47,8 @@ bool same(const LaunchPlan& a, const LaunchPlan& b) {
          a.columns == b.columns && a.open_files == b.open_files &&
          a.monotonic_offset_ns == b.monotonic_offset_ns && a.boottime_offset_ns == b.boottime_offset_ns &&
          a.pts_index == b.pts_index && a.state_dir == b.state_dir && a.socket_path == b.socket_path &&
-         a.hostname == b.hostname && a.cwd == b.cwd && remaps(a) == remaps(b) && mounts(a) == mounts(b) && a.argv == b.argv &&
-         a.env == b.env;
+         a.hostname == b.hostname && a.cwd == b.cwd && remaps(a) == remaps(b) && mounts(a) == mounts(b) &&
+         a.argv == b.argv && a.env == b.env;
 }
 
 Status some_status() {

@@ -185,6 +185,7 @@ function openCapture(pod: Pod, options: DetachOptions, lock: string): NativeCapt
     socket: pod.record.socket,
     lock,
     drop: options.drop ?? [],
+    remapped: pod.record.remaps.map(({ to }) => to),
     tcp: options.tcp ?? "hold",
     freezeTimeoutMs: options.freezeTimeoutMs ?? 5000,
     threads: 2,

@@ -12,7 +12,7 @@ import type { Manifest } from "../image/manifest.js";
 import { restoreOwn } from "../image/own.js";
 import { ImpossibleTree, planTree, type TreePlan } from "../image/tree.js";
 import { type Data, initProgram, type NativeLaunchOptions, native } from "../native.js";
-import { mergeRemaps } from "../remap/path.js";
+import { mergeRemaps, translatePath } from "../remap/path.js";
 import { aborted, type Progress, treeProcess, watch } from "./detach.js";
 import { furnishState } from "./identity.js";
 import { attachPatient, claimName, pathRemaps } from "./launch.js";
@@ -233,7 +233,7 @@ export async function reattach(nameOrImage: string | Image, options: ReattachOpt
         ? { rows: terminal.rows, columns: terminal.columns, ptsIndex: terminal.index }
         : {}),
     };
-    const rebuild = new native.Rebuild(nativePlan(image, plan.tree), launch);
+    const rebuild = new native.Rebuild(nativePlan(image, plan.tree, remaps), launch);
     stopWatching = watch(rebuild, options);
     let pod: Pod;
     try {
@@ -264,13 +264,17 @@ export async function reattach(nameOrImage: string | Image, options: ReattachOpt
 }
 
 /** The image's record and the tree's steps as the engine takes them. */
-function nativePlan(image: Image, tree: TreePlan): Record<string, Data> {
+function nativePlan(image: Image, tree: TreePlan, remaps: readonly PathRemap[]): Record<string, Data> {
   const m: Manifest = image.manifest;
+  // Under a rule a device may be another one.
+  const handles = m.handles.map((h) =>
+    h.kind === "device" && translatePath(remaps, h.path) !== h.path ? { ...h, remapped: true } : h,
+  );
   return {
     directory: image.path,
     clocks: m.clocks,
     processes: m.processes as unknown as Data,
-    handles: m.handles as unknown as Data,
+    handles: handles as unknown as Data,
     objects: m.objects as unknown as Data,
     files: m.files as unknown as Data,
     memory: m.memory as unknown as Data,

@@ -27,9 +27,11 @@ static int tcp(const char* address, int port) {
 static void names(const char* name) {
   struct sockaddr_un to = {.sun_family = AF_UNIX};
   strcpy(to.sun_path + 1, name);
+  socklen_t size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + strlen(name));
   int fd = socket(AF_UNIX, SOCK_STREAM, 0);
-  must_fail("an abstract unix socket", connect(fd, (struct sockaddr*)&to,
-                                               (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + strlen(name))));
+  /* Some name theirs with all the zeros behind. */
+  int through = connect(fd, (struct sockaddr*)&to, size) == 0 || connect(fd, (struct sockaddr*)&to, sizeof to) == 0;
+  attempt("an abstract unix socket", through);
   close(fd);
 }
 
