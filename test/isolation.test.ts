@@ -177,11 +177,7 @@ t.test("network: nothing outside can be reached", async (t) => {
   const again = await cycle(pod);
   check(await virtRun(["exec", again.id, ...command]), "exec after a reattach");
   const free = await virtRun(["run", "--", ...command]);
-  t.match(
-    free.out,
-    /BROKEN a port of the host/,
-    "without the rule it reaches the host",
-  );
+  t.match(free.out, /BROKEN a port of the host/, "without the rule it reaches the host");
   t.match(free.out, /BROKEN an abstract unix socket/);
 });
 
@@ -322,6 +318,36 @@ t.test("devices under other names", async (t) => {
     terminal.child.stdin?.write("\x04");
     await terminal.ended;
   }
+});
+
+t.test("rules hold for what is mounted below, and the deepest counts", async (t) => {
+  const at = place();
+  const data = join(at.work, "data");
+  mkdirSync(join(data, "mine"), { recursive: true });
+  const inside = join(at.seen, "directory");
+  const script = `
+    touch ${inside}/x && echo BROKEN; touch ${inside}/mine/x || echo LOST; ls ${at.work}/sub && echo BROKEN
+    touch ${data}/mine/y || echo LOST; touch /tmp/z || echo LOST; rm /tmp/z; echo PASS`;
+  const pod = await start("sh", ["-c", script], {
+    cwd: "/",
+    remap: { path: { [inside]: data } },
+    isolate: { readOnly: [at.seen], writable: [join(inside, "mine"), join(data, "mine")], hide: [at.work] },
+  });
+  await logged(pod, "PASS");
+  t.notMatch(pod.logs().toString(), /BROKEN|LOST/);
+  t.same(readdirSync(join(data, "mine")).sort(), ["x", "y"]);
+  await pod.ended();
+});
+
+t.test("a working directory in /tmp is seen, and an own directory may be closed to all", async (t) => {
+  const at = place();
+  const script =
+    "mkdir -m 0 /tmp/closed && mkdir -p /tmp/open/in && chmod 0 /tmp/open; cat file; touch new; exec sleep 1000";
+  const pod = await start("sh", ["-c", script], { cwd: at.seen, isolate: { readOnly: ["/"] } });
+  t.match(await logged(pod, "Read-only"), /as it was/);
+  await pod.destroy();
+  pod.remove();
+  t.notOk(existsSync(join(sandbox, "state", "virt-run", "pods", pod.id)));
 });
 
 t.test("rules that cannot be are refused before anything is made", async (t) => {

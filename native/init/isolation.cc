@@ -94,7 +94,7 @@ class Isolation {
       return done();
     }
     UniqueFd place = open_place(rule.path);
-    if (!place && errno == ENOENT && *tree) place = make_place(rule.path, *tree);
+    if (!place && errno == ENOENT) place = make_place(rule, *tree);
     if (!place) return failed("isolating: finding what a rule names");
     switch (rule.operation) {
       case MountOperation::kHide:
@@ -109,7 +109,8 @@ class Isolation {
   }
 
   // Below something that is ours there is nothing yet.
-  UniqueFd make_place(const std::string& path, const UniqueFd& tree) {
+  UniqueFd make_place(const MountRule& made, const UniqueFd& tree) {
+    const std::string& path = made.path;
     std::string covering;
     for (const MountRule& rule : plan_.mounts) {
       const bool ours = rule.operation == MountOperation::kHide || rule.operation == MountOperation::kOwn ||
@@ -117,7 +118,8 @@ class Isolation {
       if (ours && below(path, rule.path) && rule.path.size() > covering.size()) covering = rule.path;
     }
     struct stat st {};
-    if (covering.empty() || fstat(tree.get(), &st) != 0) {
+    const bool pin = made.operation == MountOperation::kPin;
+    if (covering.empty() || (!pin && fstat(tree.get(), &st) != 0)) {
       errno = ENOENT;
       return {};
     }
@@ -128,7 +130,7 @@ class Isolation {
          slash = path.find('/', slash + 1)) {
       mkdir(path.substr(0, slash).c_str(), 0755);
     }
-    if (S_ISDIR(st.st_mode)) {
+    if (pin || S_ISDIR(st.st_mode)) {
       mkdir(path.c_str(), 0755);
     } else {
       UniqueFd file(open(path.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC | O_NOFOLLOW, 0644));

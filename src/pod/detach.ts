@@ -3,7 +3,7 @@
  *
  *   survey → (blockers? thaw and tell) → read pages → manifest, synced and read back → kill the source, or thaw it
  */
-import { copyFileSync, existsSync, rmSync } from "node:fs";
+import { copyFileSync, existsSync } from "node:fs";
 import { join } from "node:path";
 import { type Blocker, toVirtError, VirtError } from "../errors.js";
 import { formatName, formatVersion } from "../image/format.js";
@@ -17,7 +17,7 @@ import { type NativeCapture, native } from "../native.js";
 import { version } from "../version.js";
 import { ownSource } from "./isolation.js";
 import type { Pod } from "./pod.js";
-import { podDirectory, saveRecord } from "./store.js";
+import { podDirectory, removeTree, saveRecord } from "./store.js";
 
 /**
  * How far a long job is.
@@ -166,7 +166,7 @@ export async function detach(pod: Pod, options: DetachOptions, kind: "detach" | 
       const ended = pod.ended();
       await capture.release();
       await ended;
-      for (const { place } of own) rmSync(ownSource(podDirectory(pod.id), place), { recursive: true, force: true });
+      for (const { place } of own) removeTree(ownSource(podDirectory(pod.id), place));
     } else {
       await capture.thaw();
     }

@@ -3,6 +3,7 @@
  * carry out (native/init/isolation.cc). docs/isolation.md says what each promises.
  */
 import { accessSync, constants, lstatSync, realpathSync, statSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { dirname, normalize } from "node:path";
 import { VirtError } from "../errors.js";
 import { translatePath } from "../remap/path.js";
@@ -149,9 +150,12 @@ function isWithin(path: string, directory: string): boolean {
   return path === directory || directory === "/" || path.startsWith(`${directory}/`);
 }
 
-/** Where pods can be commanded and changed: no program of an isolated pod may. */
+/** Where pods can be commanded and changed, those of other sessions too: no program of an isolated pod may. */
 function ownDirectories(): string[] {
-  return [socketDirectory(), podsDirectory()].map((path) => realpathSync(path));
+  const uid = process.geteuid?.();
+  const others = [`/run/user/${uid}/virt-run`, `${tmpdir()}/virt-run-${uid}`];
+  const found = others.map(tryRealpath).filter((path) => path !== undefined && isDirectory(path)) as string[];
+  return [...new Set([...[socketDirectory(), podsDirectory()].map((path) => realpathSync(path)), ...found])];
 }
 
 /** The rule that counts for a path. */
@@ -234,10 +238,12 @@ export function planMounts(
 function pinned(rules: ReadonlyMap<string, MountRule>, root: boolean): string[] {
   const out = new Set<string>();
   for (const { operation, path } of rules.values()) {
-    if (operation !== "read-only" && operation !== "hide") continue;
+    const protects = operation === "read-only" || operation === "hide";
+    if (!protects && operation !== "writable") continue;
     for (let at = dirname(path); at !== "/" && !rules.has(at); at = dirname(at)) {
       const above = covering(at, rules)?.operation;
-      if ((above === undefined || above === "writable") && (root || canChange(dirname(at)))) out.add(at);
+      const open = protects && (above === undefined || above === "writable");
+      if (above === "own" || (open && (root || canChange(dirname(at))))) out.add(at);
     }
   }
   return [...out];
