@@ -348,6 +348,16 @@ t.test("a working directory in /tmp is seen, and an own directory may be closed 
   await pod.destroy();
   pod.remove();
   t.notOk(existsSync(join(sandbox, "state", "virt-run", "pods", pod.id)));
+
+  const above = realpathSync(sandbox);
+  const list = `ls ${at.socketDirectory} ${join(above, "state", "virt-run", "pods")}; ls ${at.seen}; echo PASS`;
+  const looking = await start("sh", ["-c", list], { cwd: above, isolate: { readOnly: ["/"], hide: [at.work] } });
+  const log = await logged(looking, "PASS");
+  t.match(log, /^file$/m);
+  t.notMatch(log, /\.sock|^[0-9a-f]{12}$/m, "what commands pods is hidden there too");
+  await looking.ended();
+  const hidden = start("true", [], { cwd: at.work, isolate: { readOnly: ["/"], hide: [at.work] } });
+  await t.rejects(hidden, { code: "ERR_LAUNCH", message: /working directory/ });
 });
 
 t.test("rules that cannot be are refused before anything is made", async (t) => {

@@ -210,15 +210,19 @@ export function planMounts(
           add("own", path, ownSource(pod.stateDirectory, place));
       }
     }
-    for (const directory of ownDirectories()) {
-      rules.delete(directory);
-      const above = covering(directory, rules)?.operation;
-      if (above !== "hide" && above !== "own") add("hide", directory);
-    }
     // Whoever works in /tmp works there still.
     const cwd = tryRealpath(translatePath(pod.remaps, pod.cwd));
     if (cwd !== undefined && cwd === pod.cwd && covering(cwd, rules)?.operation === "own" && !rules.has(cwd))
       add("read-only", cwd);
+    for (const directory of ownDirectories()) {
+      rules.delete(directory);
+      add("hide", directory);
+    }
+    // Where nothing of the host's is, nothing has to be hidden.
+    for (const { operation, path } of [...rules.values()]) {
+      const above = operation === "hide" ? covering(dirname(path), rules)?.operation : undefined;
+      if (above === "hide" || above === "own") rules.delete(path);
+    }
     for (const path of pinned(rules, root)) add("pin", path);
   }
   for (const [path, source] of pod.identity) add("file", path, source);
