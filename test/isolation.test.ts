@@ -356,6 +356,12 @@ t.test("a working directory in /tmp is seen, and an own directory may be closed 
   t.match(log, /^file$/m);
   t.notMatch(log, /\.sock|^[0-9a-f]{12}$/m, "what commands pods is hidden there too");
   await looking.ended();
+  const devices = ["/dev/shm", "/dev/random"].filter(existsSync);
+  const none = await start("sh", ["-c", "cat /dev/random; ls /dev/shm; : > /dev/null && echo PASS"], {
+    isolate: { readOnly: ["/"], writable: [above], hide: devices },
+  });
+  t.match(await logged(none, "PASS"), /denied|cannot|^PASS/);
+  await none.ended();
   const hidden = start("true", [], { cwd: at.work, isolate: { readOnly: ["/"], hide: [at.work] } });
   await t.rejects(hidden, { code: "ERR_LAUNCH", message: /working directory/ });
 });

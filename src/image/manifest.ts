@@ -5,28 +5,24 @@
  */
 import * as v from "valibot";
 import { VirtError } from "../errors.js";
-import { formatName, formatVersion, highestAddress } from "./format.js";
+import { formatName, formatVersion } from "./format.js";
 import { bad, checkReferences } from "./manifest-checks.js";
-
-const mostPid = 2 ** 22;
-
-const count = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
-const int = v.pipe(v.number(), v.safeInteger());
-const pid = v.pipe(v.number(), v.safeInteger(), v.minValue(1), v.maxValue(mostPid));
-const fdNumber = v.pipe(v.number(), v.safeInteger(), v.minValue(0), v.maxValue(2 ** 30));
-const address = v.pipe(v.number(), v.safeInteger(), v.minValue(0), v.maxValue(highestAddress));
-const hex = v.pipe(v.string(), v.regex(/^0x[0-9a-f]{1,16}$/));
-const decimal = v.pipe(v.string(), v.regex(/^-?\d{1,20}$/));
-const absolutePath = v.pipe(
-  v.string(),
-  v.startsWith("/"),
-  v.maxLength(4096),
-  v.check((s) => !s.includes("\0")),
-);
-const bytes = v.instance(Buffer);
-const sha256 = v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/));
-const optional = v.exactOptional;
-const run = v.union([v.strictTuple([count, count, count]), v.strictTuple([count, count, count, v.literal(1)])]);
+import { isolation, own } from "./manifest-isolation.js";
+import {
+  absolutePath,
+  address,
+  bytes,
+  carriedName,
+  count,
+  decimal,
+  fdNumber,
+  hex,
+  int,
+  optional,
+  pid,
+  run,
+  sha256,
+} from "./manifest-values.js";
 
 const mapping = v.object({
   start: address,
@@ -291,42 +287,6 @@ const file = v.object({
 });
 
 const remap = v.object({ from: absolutePath, to: absolutePath });
-
-const rules = v.pipe(v.array(absolutePath), v.maxLength(10_000));
-const isolation = v.strictObject({
-  readOnly: rules,
-  writable: rules,
-  hide: rules,
-  network: optional(v.literal("none")),
-});
-
-const relativePath = v.pipe(
-  v.string(),
-  v.maxLength(4096),
-  v.check((s) => !s.includes("\0")),
-);
-const carriedName = v.pipe(v.string(), v.regex(/^files\/[0-9a-f]{64}$/));
-const entryOf = {
-  path: relativePath,
-  mode: v.pipe(count, v.maxValue(0o7777)),
-  uid: count,
-  gid: count,
-  mtimeNs: decimal,
-};
-
-/** What is in a directory that the pod has to itself; paths are relative to `place`, parents come first. */
-const own = v.object({
-  place: absolutePath,
-  entries: v.array(
-    v.variant("kind", [
-      v.object({ ...entryOf, kind: v.picklist(["directory", "fifo"]) }),
-      v.object({ ...entryOf, kind: v.literal("file"), name: carriedName }),
-      /** Another name of the same file. */
-      v.object({ ...entryOf, kind: v.literal("same"), target: relativePath }),
-      v.object({ ...entryOf, kind: v.literal("link"), target: relativePath }),
-    ]),
-  ),
-});
 
 export const manifestSchema = v.object({
   format: v.literal(formatName),

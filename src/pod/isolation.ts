@@ -221,7 +221,8 @@ export function planMounts(
     // Where nothing of the host's is, nothing has to be hidden.
     for (const { operation, path } of [...rules.values()]) {
       const above = operation === "hide" ? covering(dirname(path), rules)?.operation : undefined;
-      if (above === "hide" || above === "own") rules.delete(path);
+      const absent = above === "devices" && !/^\/dev\/(null|zero|full|u?random|tty|mqueue)$/.test(path);
+      if (above === "hide" || above === "own" || absent) rules.delete(path);
     }
     for (const path of pinned(rules, root)) add("pin", path);
   }
