@@ -12,6 +12,7 @@ import {
   readdirSync,
   readFileSync,
   realpathSync,
+  rmSync,
   statSync,
   symlinkSync,
   writeFileSync,
@@ -145,6 +146,44 @@ t.test("files: every way round is closed", async (t) => {
     judge(t, at, await tryByExec(again, at), `${name}, exec after a reattach`);
     t.same(again.record.isolate, pod.record.isolate, "the rules go along");
   }
+});
+
+t.test("files: a program that was there before the reattach is no freer after it", async (t) => {
+  const at = place();
+  const go = join(at.work, "go");
+  const words = quoted([join(at.seen, "files"), at.seen, at.work, at.socketDirectory]);
+  // Standard input is a handle that is opened again.
+  const script = `exec < ${at.file}; echo READY; while [ ! -e ${go} ]; do sleep 0.05; done; rm ${go}; exec ${words}`;
+  const pod = await start("sh", ["-c", script], { cwd: at.seen, isolate: at.sealed });
+  await logged(pod, "READY");
+  const again = await cycle(await cycle(pod));
+  writeFileSync(go, "");
+  await logged(again, "DONE");
+  judge(t, at, again.logs().toString(), "itself");
+  await again.ended();
+});
+
+t.test("standard streams do not lead out", async (t) => {
+  const at = place();
+  const [there, elsewhere] = [join(at.work, "there"), "/tmp/somewhere-else"];
+  writeFileSync(there, "first\nsecond\n");
+  const run = (redirection: string, script: string, rules = at.sealed) =>
+    shell(`cd '${at.work}'; (${virtRunLine} run ${quoted(words(rules))} -- sh -c '${script}') ${redirection}`);
+  t.match(await run(`< there 2>&1`, "cat; ls /proc/self/fd/0/"), { out: /^first\nsecond\n/ });
+  t.match(await run(`< . 2>&1`, `ls /proc/self/fd/0/; touch /proc/self/fd/0/../seen/x`), { out: /keep[^]*Read-only/ });
+  t.match(await run(`< ${at.seen} 2>&1`, "touch /proc/self/fd/0/x"), { out: /Read-only/ });
+  t.match(await run(`< / 2>&1`, "touch /proc/self/fd/0/etc/x; echo $?"), { out: /Read-only[^]*1\n/ });
+  t.match(await run(`> ../seen/directory/log 2>&1`, "echo said"), { code: 0 });
+  t.equal(readFileSync(join(at.seen, "directory/log"), "utf8"), "said\n", "what is to be written is written");
+  writeFileSync(elsewhere, "x");
+  t.teardown(() => rmSync(elsewhere));
+  t.match(await run(`< ${elsewhere} 2>&1`, "true"), {
+    code: 125,
+    out: /ERR_ISOLATION\)\n {2}let it come through a pipe/,
+  });
+  t.match(await run(`2>&1 < /dev/null | cat`, "echo through"), { out: "through\n" });
+  const inOrder = await shell(`cd '${at.work}'; (read a; ${virtRunLine} run --ro '${at.seen}' -- cat) < there`);
+  t.match(inOrder.out, "second\n", "from where it was");
 });
 
 t.test("files: the same program gets through where there are no rules", async (t) => {

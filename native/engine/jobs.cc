@@ -167,7 +167,13 @@ Value RebuildJob::build() {
       w.number(region);
       w.number(size);
       w.number(static_cast<uint32_t>(pid));
-      control_->call(Type::kSeed, w.bytes(), "growing the seed of the pod");
+      try {
+        control_->call(Type::kSeed, w.bytes(), "growing the seed of the pod");
+      } catch (const OsError& e) {
+        if (e.error() != EXDEV) throw;
+        throw OsError("ERR_ISOLATION", "open", EXDEV,
+                      "the isolated pod does not see the file that is one of its streams");
+      }
     };
     Value result = Value::map();
     result.set("initPid", static_cast<int64_t>(o.init_host_pid));

@@ -180,30 +180,4 @@ Step isolate(const LaunchPlan& plan) {
   return Isolation(plan).run();
 }
 
-int reopen_in_pod(int given, UniqueFd* fd) {
-  struct stat st {};
-  const int flags = fcntl(given, F_GETFL);
-  if (flags < 0 || fstat(given, &st) != 0) return errno;
-  const bool readable_only = (flags & O_ACCMODE) == O_RDONLY;  // O_PATH too
-  // A file that no name leads to is nobody else's.
-  if (!(S_ISDIR(st.st_mode) || (S_ISREG(st.st_mode) && readable_only && st.st_nlink > 0))) {
-    fd->reset(fcntl(given, F_DUPFD_CLOEXEC, 3));
-    return *fd ? 0 : errno;
-  }
-  char path[4096];
-  const std::string link = "/proc/self/fd/" + std::to_string(given);
-  const ssize_t size = readlink(link.c_str(), path, sizeof path - 1);
-  if (size < 0) return errno;
-  path[size] = '\0';
-  constexpr int kSpent = O_CREAT | O_EXCL | O_TRUNC;
-  fd->reset(open(path, (flags & ~kSpent) | O_NOCTTY | O_CLOEXEC | O_NOFOLLOW));
-  struct stat there {};
-  if (!*fd || fstat(fd->get(), &there) != 0 || there.st_dev != st.st_dev || there.st_ino != st.st_ino) {
-    fd->reset();
-    return EXDEV;
-  }
-  if (S_ISREG(st.st_mode) && (flags & O_PATH) == 0) lseek(fd->get(), lseek(given, 0, SEEK_CUR), SEEK_SET);
-  return 0;
-}
-
 }  // namespace virt::init

@@ -18,8 +18,8 @@
 #include <string>
 
 #include "arch/agent.h"
-#include "init/isolation.h"
 #include "init/region.h"
+#include "init/streams.h"
 #include "interpose/filter.h"
 #include "sys/fd.h"
 

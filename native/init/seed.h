@@ -16,7 +16,7 @@ struct SeedPlan {
   pid_t pid = 0;                  // its pid in the pod
   int commit = -1;                // the shared word: a memfd of one page
   bool filtered = false;          // it inherits the pod's filter
-  bool isolated = false;          // its streams are opened anew (init/isolation.h)
+  bool isolated = false;          // its streams are opened anew (init/streams.h)
   Sockets sockets = Sockets::kAny;
   int stdio[3] = {0, 1, 2};
 };

@@ -11,8 +11,8 @@
 #include <csignal>
 #include <cstring>
 
-#include "init/isolation.h"
 #include "init/rights.h"
+#include "init/streams.h"
 #include "interpose/filter.h"
 #include "sys/fd.h"
 

@@ -13,7 +13,8 @@ namespace virt::init {
 
 struct Program {
   bool filtered = false;  // it inherits the pod's filter
-  bool isolated = false;  // its streams are opened anew, and it gets fewer rights (init/rights.h)
+  bool isolated =
+      false;  // its streams are opened anew, and it gets fewer rights (init/streams.h, init/rights.h)
   Sockets sockets = Sockets::kAny;
   std::string cwd;
   std::vector<std::string> argv, env;

@@ -2,9 +2,9 @@
  * Isolation: what a pod may not write, see or reach. Rules of a user become a list of mounts, in order, for virt-init to
  * carry out (native/init/isolation.cc). docs/isolation.md says what each promises.
  */
-import { accessSync, constants, lstatSync, realpathSync, statSync } from "node:fs";
+import { accessSync, constants, lstatSync, readdirSync, realpathSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { dirname, normalize } from "node:path";
+import { dirname, join, normalize } from "node:path";
 import { VirtError } from "../errors.js";
 import { translatePath } from "../remap/path.js";
 import { podsDirectory, socketDirectory } from "./paths.js";
@@ -142,7 +142,7 @@ function checkRule(path: string, what: string): void {
   if (what === "hide" && (path === "/" || path === "/dev"))
     throw refused(`${path} cannot be hidden: no program runs without it`, path, "hide what is in it");
   for (const directory of ownDirectories())
-    if (path !== directory && isWithin(path, directory))
+    if (isWithin(path, directory) && (path !== directory || what !== "hide"))
       throw refused(`${path} cannot have a rule: isolated pods do not see ${directory}`, path, "leave the rule out");
 }
 
@@ -153,7 +153,12 @@ function isWithin(path: string, directory: string): boolean {
 /** Where pods can be commanded and changed, those of other sessions too: no program of an isolated pod may. */
 function ownDirectories(): string[] {
   const uid = process.geteuid?.();
-  const others = [`/run/user/${uid}/virt-run`, `${tmpdir()}/virt-run-${uid}`];
+  // Root is heard by everybody's pods.
+  const places = ["/tmp", tmpdir()];
+  const others =
+    uid === 0
+      ? ["/run/user", ...places.flatMap((place) => namesIn(place, /^virt-run-\d+$/))]
+      : [`/run/user/${uid}/virt-run`, ...places.map((place) => `${place}/virt-run-${uid}`)];
   const found = others.map(tryRealpath).filter((path) => path !== undefined && isDirectory(path)) as string[];
   return [...new Set([...[socketDirectory(), podsDirectory()].map((path) => realpathSync(path)), ...found])];
 }
@@ -263,6 +268,12 @@ function canChange(directory: string): boolean {
   } catch {
     return false;
   }
+}
+
+function namesIn(directory: string, pattern: RegExp): string[] {
+  return readdirSync(directory)
+    .filter((name) => pattern.test(name))
+    .map((name) => join(directory, name));
 }
 
 function isDirectory(path: string): boolean {
