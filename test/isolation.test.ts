@@ -35,7 +35,7 @@ const secret = "nobody may read this";
 
 t.before(() => {
   mkdirSync(built);
-  for (const name of ["files", "network"]) {
+  for (const name of ["files", "network", "without"]) {
     const words = [
       "-O1",
       "-Wall",
@@ -431,6 +431,24 @@ t.test("rules that cannot be are refused before anything is made", async (t) => 
   }
   t.same(existsSync(pods) ? readdirSync(pods).sort() : [], before, "nothing was made");
   t.match(await virtRun(["run", "--ro", "x", "true"]), { code: 125, err: /ERR_USAGE/ });
+});
+
+t.test("a kernel that cannot do it is refused by name", async (t) => {
+  const at = place();
+  for (const [number, call] of [
+    [442, "mount_setattr"],
+    [437, "openat2"],
+  ] as const) {
+    const without = (rules: Isolation) =>
+      shell(`${join(built, "without")} ${number} ${virtRunLine} run ${quoted(words(rules))} -- echo it runs`);
+    for (const rules of [at.sealed, { readOnly: [at.seen] }]) {
+      const said = await without(rules);
+      t.match(said, { code: 125, out: "", err: /ENOSYS \(ERR_KERNEL_FEATURE\)\n {2}`virt-run doctor`/ }, call);
+    }
+    t.match(await without({}), { code: 0, out: "it runs\n" }, "without rules it is not needed");
+  }
+  const doctor = await shell(`${join(built, "without")} 442 ${virtRunLine} doctor`);
+  t.match(doctor.out, /isolation .*cannot be had \(ENOSYS\)/);
 });
 
 t.test("what inspect and doctor say of it", async (t) => {
