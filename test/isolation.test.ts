@@ -20,7 +20,7 @@ import {
 import { createServer } from "node:net";
 import { join } from "node:path";
 import t, { type Test } from "tap";
-import { type Isolation, launch, openImage, type Pod, planReattach, VirtError } from "virt-run";
+import { type Isolation, launch, openImage, type Pod, planReattach, reattach, VirtError } from "virt-run";
 import { leaveNothing } from "./support/apps.js";
 import { background, json, program, shell, virtRun, virtRunOnTerminal } from "./support/cli.js";
 import { sandbox } from "./support/env.js";
@@ -262,6 +262,30 @@ t.test("real programs work in it, are detached and go on", async (t) => {
   t.match(await virtRun(["exec", again.id, "touch", "/etc/no"]), { code: 1, err: /Read-only file system/ });
 });
 
+t.test("connections in a network of its own are reset there", async (t) => {
+  const script = join(sandbox, "pair.py");
+  writeFileSync(
+    script,
+    `import socket, time
+l = socket.create_server(("127.0.0.1", 9000)); c = socket.create_connection(("127.0.0.1", 9000)); s, _ = l.accept()
+u, v = socket.socketpair(); u.send(b"waiting"); print("READY", flush=True)
+while True:
+    time.sleep(0.02)
+    try: c.send(b"x"); s.recv(1)
+    except ConnectionResetError: break
+print(v.recv(7).decode(), "PASS", flush=True)
+`,
+  );
+  const pod = await start(needs("python3"), [script], { isolate: { network: "none" } });
+  await logged(pod, "READY");
+  await t.rejects(pod.detach({ image: imageName() }), { code: "ERR_BLOCKED" });
+  const image = await pod.detach({ image: imageName(), tcp: "close" });
+  const again = await reattach(image, { stdio: "log" });
+  image.remove();
+  await logged(again, "waiting PASS");
+  await again.ended();
+});
+
 t.test("a directory of its own is empty, writable, and carried", async (t) => {
   const at = place();
   const script = `
@@ -280,7 +304,6 @@ t.test("a directory of its own is empty, writable, and carried", async (t) => {
   const image = await pod.detach({ image: path });
   t.same((await planReattach(path)).command.slice(0, 2), ["sh", "-c"]);
   await openImage(path);
-  const { reattach } = await import("virt-run");
   pod = await reattach(path, { stdio: "log" });
   writeFileSync(join(at.work, "go"), "");
   await logged(pod, "PASS");

@@ -84,8 +84,8 @@ const untouched = "nothing is left of the pod; the image is as it was";
  * them for a moment.)
  *
  * Errors: when something is in the way, ERR_BLOCKED, or the one code all blockers share (ERR_MISSING_FILE,
- * ERR_CHANGED_FILE, ERR_PORT_IN_USE, ERR_CPU_FEATURE, ERR_KERNEL_FEATURE, ERR_NOT_PERMITTED, ERR_REMAP, ERR_SYSCALL), with
- * all `blockers`; ERR_REMAP for a rule that is no rule; those of openImage().
+ * ERR_CHANGED_FILE, ERR_PORT_IN_USE, ERR_CPU_FEATURE, ERR_ISOLATION, ERR_KERNEL_FEATURE, ERR_NOT_PERMITTED, ERR_REMAP,
+ * ERR_SYSCALL), with all `blockers`; ERR_REMAP for a rule that is no rule; those of openImage().
  *
  * @example
  * const plan = await planReattach("cache", { remap: { path: { "/data": "/mnt/data" } } });
@@ -174,7 +174,8 @@ function describePlan(image: Image, remaps: PathRemap[], options: ReattachOption
  *
  * Errors: those of planReattach() before anything is made; then ERR_NAME_TAKEN, ERR_USAGE (no valid name), ERR_LAUNCH (see
  * `virt-run doctor`), ERR_IMAGE_DAMAGED (a page's hash differs), ERR_BAD_VALUE (what the image says cannot be), ERR_ABORTED,
- * ERR_PORT_IN_USE (taken in the meantime), ERR_CPU_FEATURE, ERR_NO_ROOM, ERR_NO_VDSO, ERR_PID_TAKEN, ERR_IPC_ID,
+ * ERR_PORT_IN_USE (taken in the meantime), ERR_ISOLATION and ERR_KERNEL_FEATURE (its rules cannot be made here),
+ * ERR_CPU_FEATURE, ERR_NO_ROOM, ERR_NO_VDSO, ERR_PID_TAKEN, ERR_IPC_ID,
  * ERR_TIMER_ID, ERR_PROCESS_GONE, ERR_POD_VERSION, ERR_UNSAFE_PATH, ERR_SYSCALL,
  * ERR_AGENT.
  *
