@@ -75,6 +75,7 @@ export const errorHints = {
   ERR_IMAGE_WRITE: "check space and permissions where the image is written; the source runs on",
   ERR_IPC_ID: "",
   ERR_KERNEL_FEATURE: "`virt-run doctor` says what this host lacks",
+  ERR_ISOLATION: "docs/isolation.md says which rules there can be",
   ERR_JOURNAL: "the pod's journal is damaged; remove that line, or the pod",
   ERR_LAUNCH: "`virt-run doctor` says what this host lacks",
   ERR_LOCKED: "end the process that holds the file lock now",

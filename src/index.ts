@@ -15,6 +15,7 @@ export { type Effect, type EffectBase, type EffectSummary, summarize } from "./j
 export type { DetachOptions, Progress } from "./pod/detach.js";
 export type { ExecOptions, ExecSession } from "./pod/exec.js";
 export type { PodInfo, ProcessInfo } from "./pod/inspect.js";
+export type { Isolation, IsolationRecord } from "./pod/isolation.js";
 export { type LaunchOptions, launch } from "./pod/launch.js";
 export { connect, connectLatest, list, type PodSummary } from "./pod/list.js";
 export { Pod } from "./pod/pod.js";

@@ -34,6 +34,12 @@ export interface NativeLaunchOptions {
   hostname?: string;
   cwd?: string;
   remaps?: { from: string; to: string }[];
+  /** After the remaps, in this order (MountOperation in native/init/protocol.h). Paths without symbolic links. */
+  mounts?: { operation: string; path: string; source?: string }[];
+  /** Nobody in the pod can undo its mounts. */
+  isolated?: boolean;
+  noNetwork?: boolean;
+  noDevices?: boolean;
   argv?: string[];
   env?: string[];
 }
@@ -107,6 +113,8 @@ export interface Native {
   Capture: new (options: {
     socket: string;
     drop?: string[];
+    /** Paths of the pod where something else is, by rule. */
+    remapped?: string[];
     tcp?: string;
     freezeTimeoutMs?: number;
     threads?: number;

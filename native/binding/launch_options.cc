@@ -2,6 +2,8 @@
 
 #include <unistd.h>
 
+#include <iterator>
+
 #include "base/error.h"
 
 namespace virt {
@@ -16,6 +18,16 @@ std::vector<std::string> strings(const Value* list) {
     out.push_back(s);
   }
   return out;
+}
+
+protocol::MountRule mount_rule(const Value& v) {
+  static constexpr const char* kNames[] = {"read-only", "writable", "hide", "own", "pin", "devices", "file"};
+  const std::string& name = v.at("operation").as_string();
+  for (uint32_t i = 0; i < std::size(kNames); ++i) {
+    if (name == kNames[i])
+      return {static_cast<protocol::MountOperation>(i), v.at("path").as_string(), v.get_string("source", "")};
+  }
+  throw BadValue("a mount of kind '" + name + "'");
 }
 
 }  // namespace
@@ -57,6 +69,16 @@ LaunchOptions launch_options(const Value& o) {
     for (const Value& r : remaps->as_list())
       p.remaps.push_back({r.at("from").as_string(), r.at("to").as_string()});
   }
+  if (const Value* mounts = o.find("mounts")) {
+    for (const Value& m : mounts->as_list()) p.mounts.push_back(mount_rule(m));
+  }
+  if (o.get_bool("isolated", false)) {
+    p.flags |= protocol::kPlanIsolated;
+    // Real root is restricted by none of what an isolated pod is made of, but where it is root of the pod alone.
+    if (p.uid == 0) p.flags |= protocol::kPlanUserNamespace | protocol::kPlanAllIds;
+  }
+  if (o.get_bool("noNetwork", false)) p.flags |= protocol::kPlanNoNetwork;
+  if (o.get_bool("noDevices", false)) p.flags |= protocol::kPlanNoDevices;
   p.argv = strings(o.find("argv"));
   p.env = strings(o.find("env"));
   out.files.init_program = o.at("init").as_string();

@@ -48,6 +48,14 @@ Value try_unshare(int flags) {
   return verdict(error == 0, error);
 }
 
+// Mounts whose attributes can be changed all at once, and a network namespace; root makes a user namespace for it too.
+Value try_isolation() {
+  constexpr long kMountSetAttributes = 442;
+  if (syscall(kMountSetAttributes, -1, "", 0, nullptr, 0) < 0 && errno == ENOSYS)
+    return verdict(false, ENOSYS);
+  return try_unshare(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWNET);
+}
+
 Value try_userfaultfd() {
   UniqueFd fd(static_cast<int>(syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY)));
   return verdict(static_cast<bool>(fd), errno);
@@ -93,6 +101,7 @@ Value probe_host() {
   const bool root = geteuid() == 0;
   const int user = root ? 0 : CLONE_NEWUSER;
   f.set("namespaces", try_unshare(user | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS));
+  f.set("isolation", try_isolation());
   f.set("timeNamespace", try_unshare(user | CLONE_NEWTIME));
   f.set("kcmp", try_kcmp());
   f.set("pidfdGetfd", try_pidfd_getfd());

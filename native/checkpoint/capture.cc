@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/sendfile.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -59,6 +60,7 @@ void Capture::freeze() {
                                               options_.terminal_master, options_.terminal_index);
   context_->drop = options_.drop;
   context_->tcp_policy = options_.tcp;
+  context_->remapped = options_.remapped;
   // Host pid → pod pid, for processes, threads, groups and sessions (whose leaders may be gone).
   auto pids = std::make_shared<std::map<pid_t, int>>();
   (*pids)[options_.init_host_pid] = 1;
@@ -71,6 +73,14 @@ void Capture::freeze() {
     if (groups.size() > 1) (*pids)[static_cast<pid_t>(groups[0])] = static_cast<int>(groups.back());
     if (sessions.size() > 1) (*pids)[static_cast<pid_t>(sessions[0])] = static_cast<int>(sessions.back());
   }
+  const auto own = try_read_link("/proc/self/ns/net");
+  const bool our_network = own == try_read_link(proc_path(options_.init_host_pid, "ns/net"));
+  context_->make_socket = [this, our_network](int family, int type, int protocol) {
+    UniqueFd fd = our_network ? UniqueFd(socket(family, type | SOCK_CLOEXEC, protocol))
+                              : options_.socket_in_pod(family, type, protocol);
+    if (!fd) throw OsError("socket", errno, "making a socket to ask with, or to compare with");
+    return fd;
+  };
   context_->to_pod_pid = [pids](pid_t host) {
     const auto found = pids->find(host);
     return found == pids->end() ? 0 : found->second;

@@ -24,10 +24,13 @@ struct CaptureOptions {
   unsigned terminal_index = 0;
   std::set<std::string> drop;  // kinds the user is willing to lose
   std::string tcp = "hold";
+  std::set<std::string> remapped;  // paths of the pod where something else is, by rule
   int freeze_timeout_ms = 5000;
   unsigned threads = 2;
   // open(2) inside the pod, by init. Nothing if that fails.
   std::function<UniqueFd(const std::string& path, int flags)> open_in_pod;
+  // A socket (socket(2)) of the pod's network namespace, where it has one of its own.
+  std::function<UniqueFd(int family, int type, int protocol)> socket_in_pod;
 };
 
 class Foothold;

@@ -108,7 +108,11 @@ void throw_failure(std::string_view payload) {
   protocol::Reader r(payload);
   const auto error = r.number<int32_t>();
   const std::string what = r.text();
-  throw OsError("ERR_LAUNCH", "virt-init", error, r.ok() ? what : "making the pod");
+  const bool isolating = what.starts_with("isolating: ");
+  throw OsError(!isolating        ? "ERR_LAUNCH"
+                : error == ENOSYS ? "ERR_KERNEL_FEATURE"
+                                  : "ERR_ISOLATION",
+                "virt-init", error, r.ok() ? what : "making the pod");
 }
 
 }  // namespace virt

@@ -56,6 +56,9 @@ CaptureJob::CaptureJob(const Value& options, Progress& progress)
   if (const Value* drop = options.find("drop")) {
     for (const Value& kind : drop->as_list()) o.drop.insert(kind.as_string());
   }
+  if (const Value* remapped = options.find("remapped")) {
+    for (const Value& path : remapped->as_list()) o.remapped.insert(path.as_string());
+  }
   o.tcp = options.get_string("tcp", "hold");
   o.freeze_timeout_ms = static_cast<int>(options.get_int("freezeTimeoutMs", 5000));
   o.threads = static_cast<unsigned>(options.get_int("threads", 2));
@@ -70,6 +73,12 @@ CaptureJob::CaptureJob(const Value& options, Progress& progress)
       if (e.code() == "ERR_POD_GONE") throw;
       return UniqueFd();
     }
+  };
+  o.socket_in_pod = [this](int family, int type, int protocol) {
+    Writer w;
+    for (const int n : {family, type, protocol}) w.number(static_cast<uint32_t>(n));
+    auto reply = control_.call(Type::kSocket, w.bytes(), "making a socket inside the pod");
+    return reply.fds.empty() ? UniqueFd() : std::move(reply.fds[0]);
   };
   Writer what;
   what.raw(options.get_string("lock", "capture"));
@@ -158,7 +167,13 @@ Value RebuildJob::build() {
       w.number(region);
       w.number(size);
       w.number(static_cast<uint32_t>(pid));
-      control_->call(Type::kSeed, w.bytes(), "growing the seed of the pod");
+      try {
+        control_->call(Type::kSeed, w.bytes(), "growing the seed of the pod");
+      } catch (const OsError& e) {
+        if (e.error() != EXDEV) throw;
+        throw OsError("ERR_ISOLATION", "open", EXDEV,
+                      "the isolated pod does not see the file that is one of its streams");
+      }
     };
     Value result = Value::map();
     result.set("initPid", static_cast<int64_t>(o.init_host_pid));

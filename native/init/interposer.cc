@@ -113,7 +113,7 @@ int Interposer::start(Setup setup) {
   set_last_pid(getpid());
   if (error != 0) return error;
   UniqueFd listener;
-  if (const int refused = install_filter(selected_, &listener); refused != 0) return refused;
+  if (const int refused = install_filter(selected_, setup_.sockets, &listener); refused != 0) return refused;
   // From here on whoever makes a selected call waits for the thread.
   listener_ = std::make_unique<Listener>(std::move(listener));
   if (write(hand_over.get(), "", 1) != 1) return EIO;

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "interpose/asks.h"
+#include "interpose/filter.h"
 #include "interpose/policy.h"
 #include "interpose/recorder.h"
 #include "interpose/rules.h"
@@ -34,6 +35,7 @@ class Interposer {
     KindSet covered = 0;  // beside what recording and rules need: for rules that come later, and hooks
     std::string rules;    // RuleSet
     int state_dir = -1;
+    Sockets sockets = Sockets::kAny;
     UniqueFd host_proc;   // a directory of the host's /proc
     bool paused = false;  // everything passes and nothing is recorded, until go_on()
     bool hooked = false;  // a supervisor answers from the start

@@ -13,6 +13,7 @@
 #include <cstdlib>
 #include <utility>
 
+#include "init/rights.h"
 #include "init/seed.h"
 #include "init/spawn.h"
 
@@ -80,6 +81,7 @@ Step Keeper::prepare() {
   setup.rules = std::move(plan_.rules);
   setup.state_dir = state_dir_.get();
   setup.host_proc = std::move(host_proc_);
+  setup.sockets = sockets();
   setup.paused = rebuilding_;
   setup.hooked = (plan_.flags & protocol::kPlanHooked) != 0;
   connections_.back()->hooks = setup.hooked;
@@ -112,6 +114,7 @@ void Keeper::note_streams(const int fds[3]) {
 }
 
 Step Keeper::start_program() {
+  if (const Step s = limit_namespaces(plan_); s.failed()) return s;
   Program p = program_of(plan_);
   for (int i = 0; i < 3; ++i) p.stdio[i] = consoles_.empty() ? i : consoles_[0]->program_fd(i);
   note_streams(p.stdio);

@@ -45,6 +45,7 @@ class Keeper {
   void handle_lock(Connection& c, const Frame& f);
   void handle_open(Connection& c, const Frame& f);
   void handle_seed(Connection& c, const Frame& f);
+  static void handle_socket(Connection& c, const Frame& f);
   void handle_commit(Connection& c, const Frame& f);
   void handle_hook(Connection& c, const Frame& f);
   void handle_answer(Connection& c, const Frame& f);
@@ -62,11 +63,17 @@ class Keeper {
   [[nodiscard]] protocol::Status status() const;
   [[nodiscard]] int viewers_of(int console) const;
   void note_streams(const int fds[3]);
+  [[nodiscard]] bool isolated() const { return (plan_.flags & protocol::kPlanIsolated) != 0; }
+  [[nodiscard]] Sockets sockets() const {
+    return (plan_.flags & protocol::kPlanNoNetwork) != 0 ? Sockets::kSeparated : Sockets::kAny;
+  }
   // `plan` is a LaunchPlan or an ExecPlan.
   template <typename Plan>
   [[nodiscard]] Program program_of(const Plan& plan) const {
     Program p;
     p.filtered = interposer_.runs();
+    p.isolated = isolated();
+    p.sockets = sockets();
     p.cwd = plan.cwd;
     p.argv = plan.argv;
     p.env = plan.env;

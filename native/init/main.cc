@@ -100,7 +100,7 @@ int run(int plan_fd, int control, int listener) {
 }  // namespace virt::init
 
 int main(int argc, char** argv) {
-  if (argc == 7 && std::strcmp(argv[1], virt::init::kSeedArgument) == 0)
+  if (argc == 8 && std::strcmp(argv[1], virt::init::kSeedArgument) == 0)
     return virt::init::run_seed(argv + 2);
   if (argc != 4) {
     static const char kText[] = "virt-init is started by virt-run and does nothing by itself.\n";

@@ -11,20 +11,16 @@
 
 #include <cstdio>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "init/isolation.h"
+#include "init/mounts.h"
+#include "init/rights.h"
 #include "sys/fd.h"
 
 #ifndef CLONE_NEWTIME
 #define CLONE_NEWTIME 0x00000080
-#endif
-#ifndef OPEN_TREE_CLONE
-#define OPEN_TREE_CLONE 1
-#define OPEN_TREE_CLOEXEC O_CLOEXEC
-#define MOVE_MOUNT_F_EMPTY_PATH 4
-#endif
-#ifndef AT_RECURSIVE
-#define AT_RECURSIVE 0x8000
 #endif
 
 namespace virt::init {
@@ -75,17 +71,6 @@ bool make_mount_point(const std::string& path, bool directory) {
   }
   made_mount_points().push_back(path);
   return true;
-}
-
-// A copy of what is mounted at a path, on its own: it stays what it is whatever is mounted over the path, and can
-// be mounted after the root it came from is gone (open_tree(2), Linux 5.2).
-UniqueFd clone_tree(int directory, const std::string& path) {
-  const unsigned flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE;
-  return UniqueFd(static_cast<int>(syscall(SYS_open_tree, directory, path.c_str(), flags)));
-}
-
-bool mount_tree(const UniqueFd& tree, const std::string& at) {
-  return syscall(SYS_move_mount, tree.get(), "", AT_FDCWD, at.c_str(), MOVE_MOUNT_F_EMPTY_PATH) == 0;
 }
 
 // One thing in a directory that is about to be covered, cloned so that it can be mounted back afterwards.
@@ -176,13 +161,17 @@ Step cover_missing(const std::string& path, bool directory) {
   return made ? done() : failed("making the mount point of a remap");
 }
 
-Step apply_remap(const Remap& remap) {
-  struct stat st {};
-  if (stat(remap.from.c_str(), &st) != 0) return failed("finding what a remap points to");
-  const bool directory = S_ISDIR(st.st_mode);
+// The host's terminals are out of sight once the pod's own are mounted: they are held before.
+UniqueFd hold_terminal(const Remap& remap) {
+  return remap.from.compare(0, 9, "/dev/pts/") == 0 ? clone_tree(AT_FDCWD, remap.from) : UniqueFd();
+}
+
+Step apply_remap(const Remap& remap, UniqueFd source) {
   // Hold the source before anything is mounted over it.
-  const UniqueFd source = clone_tree(AT_FDCWD, remap.from);
-  if (!source) return failed("opening what a remap points to");
+  if (!source) source = clone_tree(AT_FDCWD, remap.from);
+  struct stat st {};
+  if (!source || fstat(source.get(), &st) != 0) return failed("finding what a remap points to");
+  const bool directory = S_ISDIR(st.st_mode);
   if (!make_mount_point(remap.to, directory)) {
     if (const Step s = cover_missing(remap.to, directory); s.failed()) return s;
   }
@@ -214,7 +203,9 @@ Step set_clocks(const LaunchPlan& plan) {
 
 Step enter_namespaces(const LaunchPlan& plan) {
   const bool user = (plan.flags & protocol::kPlanUserNamespace) != 0;
-  const int flags = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS;
+  const int flags = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS |
+                    ((plan.flags & protocol::kPlanNoNetwork) != 0 ? CLONE_NEWNET : 0);
+  if ((plan.flags & protocol::kPlanAllIds) != 0) return enter_with_all_ids(flags);
   if (unshare(flags | (user ? CLONE_NEWUSER : 0)) != 0) {
     return failed(user ? "making a user namespace" : "making namespaces");
   }
@@ -230,17 +221,24 @@ Step enter_namespaces(const LaunchPlan& plan) {
 
 Step furnish(const LaunchPlan& plan) {
   const bool user = (plan.flags & protocol::kPlanUserNamespace) != 0;
-  // Mounts the host makes later still appear here; ours never reach the host.
-  if (mount(nullptr, "/", nullptr, MS_SLAVE | MS_REC, nullptr) != 0) return failed("separating the mounts");
+  const bool isolated = (plan.flags & protocol::kPlanIsolated) != 0;
+  // Mounts the host makes later still appear here, but where they would break a rule; ours never reach the host.
+  const unsigned propagation = isolated ? MS_PRIVATE : MS_SLAVE;
+  if (mount(nullptr, "/", nullptr, propagation | MS_REC, nullptr) != 0) {
+    return failed("separating the mounts");
+  }
+  std::vector<UniqueFd> terminals;
+  for (const Remap& remap : plan.remaps) terminals.push_back(hold_terminal(remap));
   if (mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, nullptr) != 0) {
     return failed("mounting /proc");
   }
   // gid 5 is the tty group by Debian's and most others' policy; in our user namespace it is not mapped, and
   // root in a container may not have it either (EINVAL).
+  const bool one_id = user && (plan.flags & protocol::kPlanAllIds) == 0;
   const auto mount_pts = [](const char* options) {
     return mount("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, options) == 0;
   };
-  if ((user || !mount_pts("newinstance,ptmxmode=0666,mode=0620,gid=5")) &&
+  if ((one_id || !mount_pts("newinstance,ptmxmode=0666,mode=0620,gid=5")) &&
       !mount_pts("newinstance,ptmxmode=0666,mode=0620")) {
     return failed("mounting /dev/pts");
   }
@@ -249,9 +247,15 @@ Step furnish(const LaunchPlan& plan) {
       mount("/dev/pts/ptmx", "/dev/ptmx", nullptr, MS_BIND, nullptr) != 0) {
     return failed("mounting /dev/ptmx");
   }
-  for (const Remap& remap : plan.remaps) {
-    if (const Step s = apply_remap(remap); s.failed()) return s;
+  for (size_t i = 0; i < plan.remaps.size(); ++i) {
+    if (const Step s = apply_remap(plan.remaps[i], std::move(terminals[i])); s.failed()) return s;
   }
+  for (const protocol::MountRule& rule : plan.mounts) {
+    // Not made on the host, where others would read it.
+    if (rule.operation != protocol::MountOperation::kFile || exists(rule.path)) continue;
+    if (const Step s = cover_missing(rule.path, false); s.failed()) return s;
+  }
+  if (const Step s = isolate(plan); s.failed()) return s;
   if (!plan.hostname.empty() && sethostname(plan.hostname.data(), plan.hostname.size()) != 0) {
     return failed("setting the host name");
   }

@@ -27,6 +27,12 @@ std::string encode(const LaunchPlan& plan) {
     w.text(r.from);
     w.text(r.to);
   }
+  w.number(static_cast<uint32_t>(plan.mounts.size()));
+  for (const MountRule& m : plan.mounts) {
+    w.number(m.operation);
+    w.text(m.path);
+    w.text(m.source);
+  }
   w.texts(plan.argv);
   w.texts(plan.env);
   return w.bytes();
@@ -58,6 +64,15 @@ bool decode(std::string_view bytes, LaunchPlan* plan) {
     m.from = r.text();
     m.to = r.text();
     plan->remaps.push_back(m);
+  }
+  const auto mounts = r.number<uint32_t>();
+  for (uint32_t i = 0; i < mounts && r.ok(); ++i) {
+    MountRule m;
+    m.operation = r.number<MountOperation>();
+    m.path = r.text();
+    m.source = r.text();
+    if (m.operation > MountOperation::kFile) return false;
+    plan->mounts.push_back(m);
   }
   plan->argv = r.texts();
   plan->env = r.texts();

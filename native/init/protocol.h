@@ -40,6 +40,7 @@ enum class Type : uint16_t {
   kRules = 14,    // other rules (interpose/rules.h); EOPNOTSUPP: not covered by the pod's filter
   kHook = 15,     // u32 1: hooks are asked on this connection from now on; 0: no more
   kAnswer = 16,   // what a hook says (interpose/asks.h), up to 1 fd; no reply
+  kSocket = 17,   // u32 family, u32 type, u32 protocol → one fd, a socket of the pod's network namespace
   // events
   kForked = 0xff,    // u32 pid of init as its parent sees it; before anything else
   kStarted = 0x100,  // u32 pid of the first program
@@ -74,11 +75,31 @@ inline constexpr uint32_t kPlanRebuild = 2;        // wait for an engine instead
 inline constexpr uint32_t kPlanKeepInput = 4;      // standard input stays open though no viewer is there (-i)
 inline constexpr uint32_t kPlanViewed = 8;         // the first supervisor views the console from the start
 inline constexpr uint32_t kPlanPatient = 16;       // … and its output is never dropped
-inline constexpr uint32_t kPlanHooked = 32;        // … and answers hooks
+inline constexpr uint32_t kPlanAllIds = 32;        // with a user namespace: map all ids we have (we are root)
+inline constexpr uint32_t kPlanIsolated =
+    64;  // mounts are private, programs have fewer rights (init/rights.h)
+inline constexpr uint32_t kPlanNoNetwork = 128;  // an empty network namespace
+inline constexpr uint32_t kPlanNoDevices = 256;  // device nodes open nowhere but in /dev
+inline constexpr uint32_t kPlanHooked = 512;     // the first supervisor answers hooks from the start
 
 // A bind mount: what is at `from` on the host appears at `to` in the pod.
 struct Remap {
   std::string from, to;
+};
+
+// What is done to a path of the pod, in this order, after the remaps. Paths have no symbolic link in them.
+enum class MountOperation : uint32_t {
+  kReadOnly = 0,  // it and all that is mounted below cannot be written
+  kWritable = 1,  // it is as it was before the operations above it
+  kHide = 2,      // something empty is there instead
+  kOwn = 3,       // the pod's own directory `source` is there, writable
+  kPin = 4,       // a mount point of its own, so that nobody can rename or remove it
+  kDevices = 5,   // a /dev with the harmless devices alone
+  kFile = 6,      // the pod's own file `source` is there, read only
+};
+struct MountRule {
+  MountOperation operation = MountOperation::kReadOnly;
+  std::string path, source;
 };
 
 // Everything virt-init does before it becomes a keeper. Written once to its plan fd by the supervisor.
@@ -98,6 +119,7 @@ struct LaunchPlan {
   std::string hostname;     // empty: the host's
   std::string cwd;
   std::vector<Remap> remaps;
+  std::vector<MountRule> mounts;
   std::vector<std::string> argv, env;
 };
 

@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 
 #include <cerrno>
@@ -10,6 +11,7 @@
 #include <cstdlib>
 
 #include "init/keeper.h"
+#include "init/rights.h"
 #include "init/seed.h"
 #include "init/spawn.h"
 
@@ -94,6 +96,9 @@ void Keeper::handle(Connection& c, const Frame& f) {
       return;
     case Type::kAnswer:
       handle_answer(c, f);
+      return;
+    case Type::kSocket:
+      handle_socket(c, f);
       return;
     default:
       c.reply(f, EOPNOTSUPP);
@@ -236,10 +241,21 @@ void Keeper::handle_seed(Connection& c, const Frame& f) {
   commit_ = static_cast<int32_t*>(page);
   plan.commit = memory.get();
   plan.filtered = interposer_.runs();
+  plan.isolated = isolated();
+  plan.sockets = sockets();
   for (int i = 0; i < 3; ++i) plan.stdio[i] = consoles_.empty() ? i : consoles_[0]->program_fd(i);
   note_streams(plan.stdio);
   const pid_t pid = grow_seed(plan, own_program_.get());
   c.reply(f, pid > 0 ? 0 : -pid, pack(static_cast<uint32_t>(pid > 0 ? pid : 0)));
+}
+
+void Keeper::handle_socket(Connection& c, const Frame& f) {
+  Reader r(f.payload);
+  const auto family = static_cast<int>(r.number<uint32_t>()), type = static_cast<int>(r.number<uint32_t>()),
+             protocol = static_cast<int>(r.number<uint32_t>());
+  errno = EINVAL;
+  const int fd = r.done() ? socket(family, type | SOCK_CLOEXEC, protocol) : -1;
+  c.reply(f, fd >= 0 ? 0 : errno, {}, fd);
 }
 
 void Keeper::handle_commit(Connection& c, const Frame& f) {
@@ -249,6 +265,10 @@ void Keeper::handle_commit(Connection& c, const Frame& f) {
   const auto wait_status = r.number<int32_t>();
   if (!r.done() || !rebuilding_ || !c.seeding || commit_ == nullptr) {
     c.reply(f, EINVAL);
+    return;
+  }
+  if (const Step s = limit_namespaces(plan_); s.failed()) {
+    c.reply(f, s.error);
     return;
   }
   // The one step that makes it a pod: every thread, stopped or parked, is free to go home from here on, and

@@ -19,6 +19,7 @@
 
 #include "arch/agent.h"
 #include "init/region.h"
+#include "init/streams.h"
 #include "interpose/filter.h"
 #include "sys/fd.h"
 
@@ -54,7 +55,11 @@ int give_up_ambient() {
 int execute_seed(const SeedPlan& plan, int own_program, int report) {
   int above[3];
   for (int i = 0; i < 3; ++i) {
-    above[i] = fcntl(plan.stdio[i], F_DUPFD_CLOEXEC, 10);
+    UniqueFd own;
+    if (plan.isolated) {
+      if (const int error = reopen_in_pod(plan.stdio[i], &own); error != 0) return error;
+    }
+    above[i] = fcntl(own ? own.get() : plan.stdio[i], F_DUPFD_CLOEXEC, 10);
     if (above[i] < 0) return errno;
   }
   for (int i = 0; i < 3; ++i) {
@@ -71,7 +76,8 @@ int execute_seed(const SeedPlan& plan, int own_program, int report) {
                          std::to_string(plan.size),
                          std::to_string(plan.commit),
                          std::to_string(report),
-                         plan.filtered ? "1" : "0"};
+                         plan.filtered ? "1" : "0",
+                         plan.sockets == Sockets::kSeparated ? "1" : "0"};
   char* argv[std::size(words) + 1] = {};
   for (size_t i = 0; i < std::size(words); ++i) argv[i] = words[i].data();
   char* env[] = {nullptr};
@@ -79,10 +85,10 @@ int execute_seed(const SeedPlan& plan, int own_program, int report) {
   return errno;
 }
 
-int furnish_seed(uint64_t start, uint64_t size, int commit, bool filtered) {
+int furnish_seed(uint64_t start, uint64_t size, int commit, bool filtered, Sockets sockets) {
   if (const int error = give_up_ambient(); error != 0) return error;
   if (!filtered) {
-    if (const int error = install_filter(0, nullptr); error != 0) return error;
+    if (const int error = install_filter(0, sockets, nullptr); error != 0) return error;
   }
   auto* region = reinterpret_cast<char*>(start);  // NOLINT(performance-no-int-to-ptr): the engine chose it
   void* code =
@@ -100,7 +106,8 @@ int run_seed(char** arguments) {
   const int commit = std::atoi(arguments[2]), report = std::atoi(arguments[3]);
   const int error =
       furnish_seed(std::strtoull(arguments[0], nullptr, 10), std::strtoull(arguments[1], nullptr, 10), commit,
-                   std::strcmp(arguments[4], "1") == 0);
+                   std::strcmp(arguments[4], "1") == 0,
+                   std::strcmp(arguments[5], "1") == 0 ? Sockets::kSeparated : Sockets::kAny);
   (void)!write(report, &error, sizeof error);
   if (error != 0) return 1;
   syscall(SYS_close_range, 3U, ~0U, 0U);

@@ -7,6 +7,8 @@
 
 #include <cstdint>
 
+#include "interpose/filter.h"
+
 namespace virt::init {
 
 struct SeedPlan {
@@ -14,6 +16,8 @@ struct SeedPlan {
   pid_t pid = 0;                  // its pid in the pod
   int commit = -1;                // the shared word: a memfd of one page
   bool filtered = false;          // it inherits the pod's filter
+  bool isolated = false;          // its streams are opened anew (init/streams.h)
+  Sockets sockets = Sockets::kAny;
   int stdio[3] = {0, 1, 2};
 };
 
@@ -22,7 +26,7 @@ struct SeedPlan {
 // those who own that may look into it even where it is undumpable (ptrace(2), user_namespaces(7)).
 pid_t grow_seed(const SeedPlan& plan, int own_program);
 
-// main() of that program: virt-init seed REGION SIZE COMMIT_FD REPORT_FD FILTERED.
+// main() of that program: virt-init seed REGION SIZE COMMIT_FD REPORT_FD FILTERED SEPARATED.
 inline constexpr const char* kSeedArgument = "seed";
 int run_seed(char** arguments);
 

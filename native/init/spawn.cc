@@ -11,6 +11,8 @@
 #include <csignal>
 #include <cstring>
 
+#include "init/rights.h"
+#include "init/streams.h"
 #include "interpose/filter.h"
 #include "sys/fd.h"
 
@@ -59,7 +61,11 @@ int become(const Program& program) {
   // The three may be in each other's way: move them above first.
   int above[3];
   for (int i = 0; i < 3; ++i) {
-    above[i] = fcntl(program.stdio[i], F_DUPFD_CLOEXEC, 10);
+    UniqueFd own;
+    if (program.isolated) {
+      if (const int error = reopen_in_pod(program.stdio[i], &own); error != 0) return error;
+    }
+    above[i] = fcntl(own ? own.get() : program.stdio[i], F_DUPFD_CLOEXEC, 10);
     if (above[i] < 0) return errno;
   }
   for (int i = 0; i < 3; ++i) {
@@ -81,7 +87,10 @@ int become(const Program& program) {
     setrlimit(RLIMIT_NOFILE, &limit);
   }
   if (!program.filtered) {
-    if (const int error = install_filter(0, nullptr); error != 0) return error;
+    if (const int error = install_filter(0, program.sockets, nullptr); error != 0) return error;
+  }
+  if (program.isolated) {
+    if (const int error = limit_rights(); error != 0) return error;
   }
   if (!program.cwd.empty() && chdir(program.cwd.c_str()) != 0) return -errno;
   return exec_searching(program);

@@ -7,10 +7,15 @@
 #include <string>
 #include <vector>
 
+#include "interpose/filter.h"
+
 namespace virt::init {
 
 struct Program {
   bool filtered = false;  // it inherits the pod's filter
+  bool isolated =
+      false;  // its streams are opened anew, and it gets fewer rights (init/streams.h, init/rights.h)
+  Sockets sockets = Sockets::kAny;
   std::string cwd;
   std::vector<std::string> argv, env;
   int stdio[3] = {-1, -1, -1};  // what becomes 0, 1, 2
@@ -20,7 +25,7 @@ struct Program {
 
 // Forks and execs. The new process leads a session and a process group of its own. *error is 0, or the errno
 // of what failed in the child (ENOENT: not found, EACCES: not executable, …; negative: of entering cwd), and
-// then there is no child.
+// then there is no child. EXDEV: an isolated pod does not see a file it was given as a stream.
 pid_t spawn(const Program& program, int* error);
 
 // The step that has failed where that errno is negative.

@@ -3,6 +3,7 @@
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -66,25 +67,45 @@ void add_call(std::vector<sock_filter>* program, const InterposedCall& call, Whe
   program->insert(program->end(), body.begin(), body.end());
 }
 
+// Calls by other numbers than this architecture's (32-bit programs, x32) would pass by: there are none.
+void add_architecture(std::vector<sock_filter>* program) {
+  constexpr unsigned kX32Bit = 0x40000000;
+  const std::vector<sock_filter> body{
+      statement(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, arch)),
+      jump(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 1, 0),
+      statement(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
+      statement(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+      jump(BPF_JMP | BPF_JGE | BPF_K, kX32Bit, 0, 1),
+      statement(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
+  };
+  program->insert(program->end(), body.begin(), body.end());
+}
+
+// Others know all of the machine (vsock(7) speaks to the hypervisor), or may learn to.
+void add_sockets(std::vector<sock_filter>* program) {
+  const std::vector<sock_filter> body{
+      jump(BPF_JMP | BPF_JEQ | BPF_K, SYS_socket, 0, 7),
+      statement(BPF_LD | BPF_W | BPF_ABS, low(0)),
+      jump(BPF_JMP | BPF_JEQ | BPF_K, AF_UNIX, 5, 0),
+      jump(BPF_JMP | BPF_JEQ | BPF_K, AF_INET, 4, 0),
+      jump(BPF_JMP | BPF_JEQ | BPF_K, AF_INET6, 3, 0),
+      jump(BPF_JMP | BPF_JEQ | BPF_K, AF_NETLINK, 2, 0),
+      jump(BPF_JMP | BPF_JEQ | BPF_K, AF_PACKET, 1, 0),
+      statement(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EAFNOSUPPORT),
+      statement(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+  };
+  program->insert(program->end(), body.begin(), body.end());
+}
+
 }  // namespace
 
-int install_filter(KindSet selected, UniqueFd* listener) {
-  constexpr unsigned kX32Bit = 0x40000000;
+int install_filter(KindSet selected, Sockets sockets, UniqueFd* listener) {
   std::vector<sock_filter> program;
-  if (selected != 0) {
-    program = {
-        statement(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, arch)),
-        jump(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 1, 0),
-        statement(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
-        statement(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
-        jump(BPF_JMP | BPF_JGE | BPF_K, kX32Bit, 0, 1),
-        statement(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
-    };
-  } else {
-    program = {statement(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr))};
-  }
+  if (selected != 0 || sockets == Sockets::kSeparated) add_architecture(&program);
+  program.push_back(statement(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)));
   program.push_back(jump(BPF_JMP | BPF_JEQ | BPF_K, kIoUringSetup, 0, 1));
   program.push_back(statement(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS));
+  if (sockets == Sockets::kSeparated) add_sockets(&program);
   for (const InterposedCall& call : interposed_calls()) {
     if (is_selected(call, selected)) add_call(&program, call, when_selected(call, selected));
   }

@@ -1,6 +1,8 @@
 #include "resources/capture_context.h"
 
 #include <fcntl.h>
+#include <linux/netlink.h>
+#include <sys/socket.h>
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
 
@@ -75,8 +77,18 @@ Handle* CaptureContext::handle_of(pid_t host_pid, int host_fd) {
 }
 
 const std::map<uint64_t, UnixSocketInfo>& CaptureContext::unix_sockets() {
-  if (!unix_sockets_) unix_sockets_ = list_unix_sockets();
+  if (!unix_sockets_) unix_sockets_ = list_unix_sockets(make_socket(AF_NETLINK, SOCK_RAW, NETLINK_SOCK_DIAG));
   return *unix_sockets_;
+}
+
+UniqueFd CaptureContext::fresh_like(int fd) const {
+  int values[3] = {};
+  constexpr int kNames[] = {SO_DOMAIN, SO_TYPE, SO_PROTOCOL};
+  for (int i = 0; i < 3; ++i) {
+    socklen_t size = sizeof values[i];
+    check(getsockopt(fd, SOL_SOCKET, kNames[i], &values[i], &size), "getsockopt", "examining a socket");
+  }
+  return make_socket(values[0], values[1], values[2]);
 }
 
 int CaptureContext::file(const std::string& shown_path, const struct stat& st, int fd, const Blocker& about) {

@@ -52,6 +52,10 @@ class CaptureContext {
   std::vector<Handle>* handles = nullptr;
   [[nodiscard]] Handle* handle_of(pid_t host_pid, int host_fd);
   const std::map<uint64_t, UnixSocketInfo>& unix_sockets();
+  // A socket (socket(2)) of the pod's network namespace, to ask or to compare with.
+  std::function<UniqueFd(int family, int type, int protocol)> make_socket;
+  // One that is like another as it was when it was made.
+  [[nodiscard]] UniqueFd fresh_like(int fd) const;
 
   // --- what the image refers to
   // A file that is open or mapped, by its path inside the pod; the same file gives the same id. Reports a
@@ -83,7 +87,8 @@ class CaptureContext {
   std::vector<Blocker> blockers;
   std::set<std::string> drop;  // kinds the user is willing to lose
   std::vector<std::string> accepted;
-  std::string tcp_policy;  // "hold", "close"
+  std::string tcp_policy;          // "hold", "close"
+  std::set<std::string> remapped;  // paths of the pod where something else is, by rule
 
   // stat(2) of a path inside the pod.
   bool stat_in_pod(const std::string& path, struct stat* st) const;

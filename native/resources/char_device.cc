@@ -1,5 +1,6 @@
 // Memory devices: /dev/null, zero, full, random, urandom. They hold no state. Any other device is somebody's
-// hardware or kernel state and is refused (unsupported.cc).
+// hardware or kernel state and is refused (unsupported.cc), but where a remap put it: then the program has what the rule
+// says, and gets what the rule says at reattach.
 #include <fcntl.h>
 #include <sys/sysmacros.h>
 
@@ -13,9 +14,10 @@ namespace {
 
 constexpr unsigned kMemoryDevices = 1;  // Documentation/admin-guide/devices.txt
 
-bool recognise(const Handle& h, const CaptureContext&) {
-  if (!S_ISCHR(h.st.st_mode) || major(h.st.st_rdev) != kMemoryDevices || (h.flags & O_PATH) != 0)
-    return false;
+bool recognise(const Handle& h, const CaptureContext& c) {
+  if (!S_ISCHR(h.st.st_mode) || (h.flags & O_PATH) != 0) return false;
+  if (c.remapped.contains(h.link)) return true;
+  if (major(h.st.st_rdev) != kMemoryDevices) return false;
   switch (minor(h.st.st_rdev)) {
     case 3:
     case 5:
@@ -38,6 +40,7 @@ int rebuild(const Value& record, RebuildContext& c) {
   const int fd = c.open_in_pod(record.at("path").as_string(), flags & ~(O_CREAT | O_EXCL | O_TRUNC));
   struct stat st {};
   check(fstat(c.take(fd).get(), &st), "fstat", "examining a device");
+  if (S_ISCHR(st.st_mode) && record.get_bool("remapped", false)) return fd;
   if (!S_ISCHR(st.st_mode) || major(st.st_rdev) != kMemoryDevices ||
       minor(st.st_rdev) != static_cast<unsigned>(record.at("device").as_int())) {
     throw OsError("ERR_FILE_REPLACED", "open", 0, "a device is another one here")

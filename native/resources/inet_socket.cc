@@ -158,18 +158,22 @@ void capture(Handle& h, CaptureContext& c) {
     h.link = show(*local);  // what a person knows it by, in messages
   }
   type == SOCK_STREAM ? capture_tcp(h, c) : capture_udp(h, c);
-  h.record.set("options", changed_options(fd));
+  h.record.set("options", changed_options(fd, c.fresh_like(fd).get()));
   if (has_filter(fd))
     c.block(h, "ERR_UNSUPPORTED", "a socket filter (SO_ATTACH_FILTER)", "let the program detach it first");
 }
 
 // A socket on which the program finds its connection reset by the other side.
 int make_reset(RebuildContext& c, int family) {
-  UniqueFd listener(socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  Batch b = c.batch();
-  const size_t made = b.call(SYS_socket, family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  const int fd = c.run_for_fd(b, made, "socket", "making a socket");
-  const UniqueFd mine = c.take(fd);
+  // Both of the pod's network namespace, which need not be ours.
+  const auto make = [&] {
+    Batch b = c.batch();
+    const size_t made = b.call(SYS_socket, family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    return c.run_for_fd(b, made, "socket", "making a socket");
+  };
+  const int listening = make(), fd = make();
+  const UniqueFd listener = c.take(listening), mine = c.take(fd);
+  c.close(listening);
   Value loopback = Value::map();
   loopback.set("address", family == AF_INET ? "127.0.0.1" : "::1").set("port", 0);
   Address any = unpack(loopback, family);

@@ -135,11 +135,9 @@ bool is_buffer(const Option& o) {
 
 }  // namespace
 
-Value changed_options(int fd) {
+Value changed_options(int fd, int fresh) {
   const int family = int_option(fd, SO_DOMAIN), type = int_option(fd, SO_TYPE),
             protocol = int_option(fd, SO_PROTOCOL);
-  UniqueFd fresh(socket(family, type | SOCK_CLOEXEC, protocol));
-  if (!fresh) throw OsError("socket", errno, "making a socket to compare with");
   // TCP sizes its buffers itself; only a size the program has set is to be set again (SO_BUF_LOCK, 5.14).
   int locked = kSendLocked | kReceiveLocked;
   socklen_t size = sizeof locked;
@@ -155,7 +153,7 @@ Value changed_options(int fd) {
       if (!knows_locks && type == SOCK_STREAM && family != AF_UNIX) continue;
     }
     const std::string now = get(fd, o);
-    if (now.empty() || now == get(fresh.get(), o)) continue;
+    if (now.empty() || now == get(fresh, o)) continue;
     Value option = Value::list();
     option.push(o.level);
     option.push(o.name);

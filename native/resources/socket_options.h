@@ -6,8 +6,9 @@
 
 namespace virt {
 
-// A list of [level, name, bytes].
-Value changed_options(int fd);
+// A list of [level, name, bytes]. `fresh` is a socket of the same family, type and protocol that was just made in the
+// same network namespace: some values there are by sysctl.
+Value changed_options(int fd, int fresh);
 // Whether a program filters what the socket receives (SO_ATTACH_FILTER, SO_ATTACH_BPF).
 bool has_filter(int fd);
 

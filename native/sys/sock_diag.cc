@@ -11,7 +11,6 @@
 #include <vector>
 
 #include "base/error.h"
-#include "sys/fd.h"
 
 namespace virt {
 namespace {
@@ -45,9 +44,7 @@ UnixSocketInfo parse(const nlmsghdr* header) {
 
 }  // namespace
 
-std::map<uint64_t, UnixSocketInfo> list_unix_sockets() {
-  UniqueFd fd(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG));
-  if (!fd) throw OsError("socket", errno, "asking for the unix sockets");
+std::map<uint64_t, UnixSocketInfo> list_unix_sockets(const UniqueFd& diag) {
   struct {
     nlmsghdr header;
     unix_diag_req request;
@@ -58,12 +55,12 @@ std::map<uint64_t, UnixSocketInfo> list_unix_sockets() {
   ask.request.sdiag_family = AF_UNIX;
   ask.request.udiag_states = ~0U;
   ask.request.udiag_show = UDIAG_SHOW_PEER | UDIAG_SHOW_RQLEN;
-  check(send(fd.get(), &ask, sizeof ask, 0), "send", "asking for the unix sockets");
+  check(send(diag.get(), &ask, sizeof ask, 0), "send", "asking for the unix sockets");
 
   std::map<uint64_t, UnixSocketInfo> all;
   alignas(nlmsghdr) std::vector<char> buffer(64 << 10);
   for (;;) {
-    const ssize_t n = recv(fd.get(), buffer.data(), buffer.size(), 0);
+    const ssize_t n = recv(diag.get(), buffer.data(), buffer.size(), 0);
     if (n < 0 && errno == EINTR) continue;
     if (n <= 0) throw OsError("recv", n < 0 ? errno : EPIPE, "reading the list of unix sockets");
     auto left = static_cast<unsigned>(n);

@@ -5,6 +5,8 @@
 #include <map>
 #include <string>
 
+#include "sys/fd.h"
+
 namespace virt {
 
 struct UnixSocketInfo {
@@ -15,7 +17,8 @@ struct UnixSocketInfo {
   bool has_peer = false;  // it had one, even if that is closed now
 };
 
-// All unix sockets of the namespace this thread is in, by inode.
-std::map<uint64_t, UnixSocketInfo> list_unix_sockets();
+// All unix sockets of a network namespace, by inode. `diag` is a socket made there: AF_NETLINK, SOCK_RAW,
+// NETLINK_SOCK_DIAG.
+std::map<uint64_t, UnixSocketInfo> list_unix_sockets(const UniqueFd& diag);
 
 }  // namespace virt

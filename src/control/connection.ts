@@ -231,6 +231,7 @@ const ENOENT = 2;
 const ESRCH = 3;
 const EACCES = 13;
 const EBUSY = 16;
+const EXDEV = 18;
 const ENOTDIR = 20;
 const ENOTTY = 25;
 const ENOEXEC = 8;
@@ -247,6 +248,11 @@ export function launchFailure(errno: number, step: string): VirtError {
   }
   if (step.endsWith(" remap") || step.endsWith(" remap points to")) {
     return new VirtError("ERR_REMAP", `${step}: ${name}`, { errno, errnoName: name, syscall: "mount" });
+  }
+  if (step.startsWith("isolating: ")) {
+    // What the kernel lacks is said, never done without.
+    const code = name === "ENOSYS" ? "ERR_KERNEL_FEATURE" : "ERR_ISOLATION";
+    return new VirtError(code, `${step}: ${name}`, { errno, errnoName: name, syscall: "mount_setattr" });
   }
   if (step === "setting the host name") {
     const hint = "a host name has at most 64 bytes (sethostname(2))";
@@ -266,6 +272,18 @@ function startFailure(errno: number): VirtError {
       errnoName: name,
       syscall: "execve",
     });
+  }
+  if (errno === EXDEV) {
+    const hint = "let it come through a pipe (cat FILE |), or give the pod a rule that shows it";
+    return new VirtError(
+      "ERR_ISOLATION",
+      "an isolated pod does not see the file that is one of the program's streams",
+      {
+        errno,
+        errnoName: name,
+        hint,
+      },
+    );
   }
   return new VirtError("ERR_LAUNCH", `starting the program: ${name}`, { errno, errnoName: name, syscall: "execve" });
 }

@@ -4,11 +4,14 @@
  */
 import { type BigIntStats, existsSync, lstatSync, statSync } from "node:fs";
 import { createServer } from "node:net";
+import { dirname } from "node:path";
 import type { Blocker } from "../errors.js";
+import { isOwn, planMounts, staleRules } from "../pod/isolation.js";
 import type { PathRemap } from "../pod/store.js";
 import { translatePath } from "../remap/path.js";
 import { describeHost } from "./host.js";
 import { type FileRecord, isLiving, type Manifest } from "./manifest.js";
+import { isCarriedInOwn } from "./own.js";
 
 export interface CheckOptions {
   remaps: PathRemap[];
@@ -22,7 +25,8 @@ export async function checkImage(manifest: Manifest, options: CheckOptions): Pro
     ...checkHost(manifest),
     ...checkRules(options.remaps),
     ...checkFiles(manifest, options),
-    ...(await checkPorts(manifest)),
+    ...checkIsolation(manifest, options.remaps),
+    ...(manifest.pod.isolate?.network === "none" ? [] : await checkPorts(manifest)),
   ];
 }
 
@@ -80,6 +84,10 @@ function checkRules(remaps: PathRemap[]): Blocker[] {
   );
 }
 
+function checkIsolation(m: Manifest, remaps: PathRemap[]): Blocker[] {
+  return staleRules(m.pod.isolate, remaps).map((e) => e.toJSON() as unknown as Blocker);
+}
+
 /** Who uses a file, for a message: the executable of pid 2, fd 3 of pid 7, … */
 function userOf(m: Manifest, file: FileRecord): Pick<Blocker, "pid" | "fd" | "kind"> {
   for (const p of m.processes) {
@@ -96,9 +104,23 @@ function userOf(m: Manifest, file: FileRecord): Pick<Blocker, "pid" | "fd" | "ki
 
 function checkFiles(m: Manifest, { remaps, allowChanged }: CheckOptions): Blocker[] {
   const out: Blocker[] = [];
+  const mounts = planMounts(m.pod.isolate, {
+    stateDirectory: "",
+    cwd: m.pod.cwd,
+    remaps,
+    identity: new Map<string, string>(),
+  });
+  // What lies in a directory of the pod's own is in the image, or nowhere.
+  const own = (path: string) => isOwn(mounts, path);
+  const there = (path: string) => (own(path) ? isCarriedInOwn(m, path) : existsSync(translatePath(remaps, path)));
   for (const file of m.files) {
     const user = userOf(m, file);
     const where = translatePath(remaps, file.path);
+    if (own(file.path)) {
+      const path = file.unlinked ? dirname(file.path) : file.path;
+      if (!isCarriedInOwn(m, path)) out.push(missing(path, path, user));
+      continue;
+    }
     if (file.unlinked) {
       const parent = where.slice(0, where.lastIndexOf("/")) || "/";
       if (!existsSync(parent)) out.push(missing(parent, parent, user));
@@ -122,16 +144,18 @@ function checkFiles(m: Manifest, { remaps, allowChanged }: CheckOptions): Blocke
     }
   }
   for (const h of m.handles) {
-    if (
-      (h.kind === "directory" || h.kind === "path") &&
-      !h.path.startsWith("/proc/") &&
-      !existsSync(translatePath(remaps, h.path))
-    ) {
+    if ((h.kind === "directory" || h.kind === "path") && !h.path.startsWith("/proc/") && !there(h.path)) {
       out.push(missing(h.path, translatePath(remaps, h.path), { kind: h.kind }));
     }
   }
   for (const o of m.objects) {
-    if (o.kind === "pipe" && o.path !== undefined && o.unlinked !== true && !isFifo(translatePath(remaps, o.path)))
+    if (
+      o.kind === "pipe" &&
+      o.path !== undefined &&
+      o.unlinked !== true &&
+      !own(o.path) &&
+      !isFifo(translatePath(remaps, o.path))
+    )
       out.push(missing(o.path, translatePath(remaps, o.path), { kind: "pipe" }));
   }
   for (const p of m.processes) {
@@ -140,8 +164,7 @@ function checkFiles(m: Manifest, { remaps, allowChanged }: CheckOptions): Blocke
       ["cwd", p.cwd],
       ["root", p.root],
     ] as const) {
-      if (!existsSync(translatePath(remaps, path)))
-        out.push(missing(path, translatePath(remaps, path), { pid: p.pid, kind: what }));
+      if (!there(path)) out.push(missing(path, translatePath(remaps, path), { pid: p.pid, kind: what }));
     }
   }
   return unique(out);

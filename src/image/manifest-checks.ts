@@ -1,9 +1,12 @@
 /**
  * The checks of a manifest whose shape is right: its references, ranges and numbers.
  */
+import { normalize } from "node:path";
 import { VirtError } from "../errors.js";
+import { capabilitiesLeft } from "../pod/isolation.js";
 import { highestAddress, pageBytes, partPages } from "./format.js";
 import type { Manifest } from "./manifest.js";
+import { ownProblem } from "./own.js";
 
 const mostMessage = 240;
 
@@ -63,6 +66,7 @@ export function checkReferences(m: Manifest): void {
     if (o.kind === "sysv" && (o.shmid === undefined || o.key === undefined || o.mode === undefined))
       bad(`memory ${o.id} has no id`);
   }
+  checkIsolation(m);
   const pids = new Set<number>();
   for (const p of m.processes) {
     for (const n of p.zombie ? [p.pid] : p.threads.map((t) => t.tid))
@@ -92,8 +96,29 @@ export function checkReferences(m: Manifest): void {
   for (const c of m.carried) fileExists(c.file);
   const names = new Set(m.parts.map((p) => p.name));
   for (const name of ["pages.sum", ...m.carried.map((c) => c.name)]) names.has(name) || bad(`part ${name} is missing`);
+  const problem = ownProblem(m.own, names);
+  if (problem !== undefined) bad(problem);
   const sums = m.parts.find((p) => p.name === "pages.sum");
   if (sums?.sizeBytes !== 8 * m.pagesInPart.reduce((sum, n) => sum + n, 0)) bad("pages.sum has the wrong size");
+}
+
+/** Rules that are one for a path, and processes that have no right to undo them. */
+function checkIsolation(m: Manifest): void {
+  const rules = m.pod.isolate;
+  if (!rules) return;
+  const seen = new Set<string>();
+  for (const path of [...rules.readOnly, ...rules.writable, ...rules.hide]) {
+    if (normalize(path) !== path || (path !== "/" && path.endsWith("/"))) bad(`the isolated path ${path} is not plain`);
+    if (seen.has(path)) bad(`the isolated path ${path} has two rules`);
+    seen.add(path);
+  }
+  const left = capabilitiesLeft(m.pod.user.root);
+  for (const p of m.processes) {
+    if (p.zombie) continue;
+    const { inheritable, permitted, effective, bounding, ambient } = p.credentials;
+    for (const set of [inheritable, permitted, effective, bounding, ambient])
+      if ((BigInt(set) & ~left) !== 0n) bad(`pid ${p.pid} of an isolated pod has capabilities it cannot have`);
+  }
 }
 
 /** True if pages `index` … lie within the parts; a run may go on from a full part into the next. */

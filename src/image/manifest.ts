@@ -5,28 +5,24 @@
  */
 import * as v from "valibot";
 import { VirtError } from "../errors.js";
-import { formatName, formatVersion, highestAddress } from "./format.js";
+import { formatName, formatVersion } from "./format.js";
 import { bad, checkReferences } from "./manifest-checks.js";
-
-const mostPid = 2 ** 22;
-
-const count = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
-const int = v.pipe(v.number(), v.safeInteger());
-const pid = v.pipe(v.number(), v.safeInteger(), v.minValue(1), v.maxValue(mostPid));
-const fdNumber = v.pipe(v.number(), v.safeInteger(), v.minValue(0), v.maxValue(2 ** 30));
-const address = v.pipe(v.number(), v.safeInteger(), v.minValue(0), v.maxValue(highestAddress));
-const hex = v.pipe(v.string(), v.regex(/^0x[0-9a-f]{1,16}$/));
-const decimal = v.pipe(v.string(), v.regex(/^-?\d{1,20}$/));
-const absolutePath = v.pipe(
-  v.string(),
-  v.startsWith("/"),
-  v.maxLength(4096),
-  v.check((s) => !s.includes("\0")),
-);
-const bytes = v.instance(Buffer);
-const sha256 = v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/));
-const optional = v.exactOptional;
-const run = v.union([v.strictTuple([count, count, count]), v.strictTuple([count, count, count, v.literal(1)])]);
+import { isolation, own } from "./manifest-isolation.js";
+import {
+  absolutePath,
+  address,
+  bytes,
+  carriedName,
+  count,
+  decimal,
+  fdNumber,
+  hex,
+  int,
+  optional,
+  pid,
+  run,
+  sha256,
+} from "./manifest-values.js";
 
 const mapping = v.object({
   start: address,
@@ -314,6 +310,9 @@ export const manifestSchema = v.object({
     labels: v.record(v.string(), v.string()),
     remaps: v.array(remap),
     hostname: optional(v.string()),
+    machineId: optional(v.pipe(v.string(), v.regex(/^[0-9a-f]{32}$/))),
+    /** What it may not write, see or reach. */
+    isolate: optional(isolation),
     /** What of its effects goes into its journal. */
     record: optional(v.picklist(["none", "default", "all"])),
     rules: optional(v.array(v.looseObject({}))),
@@ -333,9 +332,7 @@ export const manifestSchema = v.object({
   xstate: v.array(v.strictTuple([count, count, count])),
   /** Pages in pages-1.bin, pages-2.bin, …; the first page of part n (from 0) has index n × 16384. */
   pagesInPart: v.array(v.pipe(count, v.minValue(1), v.maxValue(16384))),
-  carried: v.array(
-    v.object({ file: count, name: v.pipe(v.string(), v.regex(/^files\/[0-9a-f]{64}$/)), sizeBytes: count }),
-  ),
+  carried: v.array(v.object({ file: count, name: carriedName, sizeBytes: count })),
   /**
    * Every other file of the image but the pages themselves, which are checked page by page against pages.sum whenever
    * they are read (hashing them with sha256 as well would take longer than all the rest of a detach).
@@ -343,6 +340,8 @@ export const manifestSchema = v.object({
   parts: v.array(
     v.object({ name: v.pipe(v.string(), v.regex(/^(pages\.sum|files\/[0-9a-f]{64}|log)$/)), sizeBytes: count, sha256 }),
   ),
+  /** Directories of the pod's own, under a read-only root. */
+  own: optional(v.array(own)),
   /** Losses the user agreed to, in words. */
   accepted: v.array(v.string()),
 });

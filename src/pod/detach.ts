@@ -10,14 +10,16 @@ import { formatName, formatVersion } from "../image/format.js";
 import { describeHost } from "../image/host.js";
 import { Image, imagePath } from "../image/image.js";
 import { isLiving, type Manifest, type ProcessRecord } from "../image/manifest.js";
+import { captureOwn } from "../image/own.js";
 import { ImpossibleTree, planTree, type TreeProcess } from "../image/tree.js";
 import { ImageWriter } from "../image/writer.js";
 import { type NativeCapture, native } from "../native.js";
 import { relocate, toPod } from "../remap/address.js";
 import type { Interposition } from "../rules/interposition.js";
 import { version } from "../version.js";
+import { ownSource } from "./isolation.js";
 import type { Pod } from "./pod.js";
-import { podDirectory, saveRecord } from "./store.js";
+import { podDirectory, removeTree, saveRecord } from "./store.js";
 
 /**
  * How far a long job is.
@@ -126,6 +128,7 @@ export async function detach(pod: Pod, options: DetachOptions, kind: "detach" | 
     const record = (await capture.read(writer.fd)) as unknown as Survey;
     void writer.add("pages.sum");
     for (const c of record.carried) c.name = await writer.carry(c.name);
+    const own = pod.record.isolate === undefined ? [] : await captureOwn(podDirectory(pod.id), writer);
     const log = join(podDirectory(pod.id), "log");
     if (existsSync(log)) {
       copyFileSync(log, join(writer.directory, "log"));
@@ -154,8 +157,11 @@ export async function detach(pod: Pod, options: DetachOptions, kind: "detach" | 
         first: { pid: status.firstPid, ended: status.firstEnded, waitStatus: status.waitStatus },
         ...interpositionOf(pod.record),
         ...(pod.record.hostname === undefined ? {} : { hostname: pod.record.hostname }),
+        ...(pod.record.machineId === undefined ? {} : { machineId: pod.record.machineId }),
+        ...(pod.record.isolate === undefined ? {} : { isolate: pod.record.isolate }),
       },
       ...rest,
+      ...(own.length === 0 ? {} : { own }),
     });
     if (options.signal?.aborted) {
       image.remove();
@@ -176,6 +182,7 @@ export async function detach(pod: Pod, options: DetachOptions, kind: "detach" | 
       const ended = pod.ended();
       await capture.release();
       await ended;
+      for (const { place } of own) removeTree(ownSource(podDirectory(pod.id), place));
     } else {
       await capture.thaw();
     }
@@ -194,6 +201,7 @@ function openCapture(pod: Pod, options: DetachOptions, lock: string): NativeCapt
     socket: pod.record.socket,
     lock,
     drop: options.drop ?? [],
+    remapped: pod.record.remaps.map(({ to }) => to),
     tcp: options.tcp ?? "hold",
     freezeTimeoutMs: options.freezeTimeoutMs ?? 5000,
     threads: 2,

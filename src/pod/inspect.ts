@@ -4,6 +4,7 @@
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import type { Recording } from "../rules/interposition.js";
 import type { Rule } from "../rules/rules.js";
+import type { IsolationRecord } from "./isolation.js";
 import type { Pod } from "./pod.js";
 import type { Exit, PathRemap, PodRecord } from "./store.js";
 
@@ -35,6 +36,11 @@ export interface PodInfo {
   /** What goes into its journal. */
   record: Recording;
   rules: readonly Rule[];
+  /** What /etc/hostname and the uts namespace say, if it has a name of its own. */
+  hostname: string | null;
+  machineId: string | null;
+  /** Its rules, with paths that have no symbolic link in them. */
+  isolate: Readonly<IsolationRecord> | null;
   /** Path of the image it was reattached from. */
   image: string | null;
   /** Path of the image it was detached to. */
@@ -144,6 +150,9 @@ export async function inspectPod(pod: Pod): Promise<PodInfo> {
     addresses: record.addresses ?? {},
     record: record.record ?? "none",
     rules: record.rules ?? [],
+    hostname: record.hostname ?? null,
+    machineId: record.machineId ?? null,
+    isolate: record.isolate ?? null,
     image: record.image ?? null,
     detachedTo: record.detachedTo ?? null,
   };

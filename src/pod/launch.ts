@@ -10,6 +10,8 @@ import { checkAddressRemap } from "../remap/address.js";
 import { answerHooks, type Hooks } from "../rules/hooks.js";
 import { type Interposition, nativeInterposition, type Recording } from "../rules/interposition.js";
 import { type CallName, type ErrnoName, pathsOfRules, type Rule } from "../rules/rules.js";
+import { furnishState, resolveMachineId } from "./identity.js";
+import { type Isolation, resolveIsolation } from "./isolation.js";
 import { Pod } from "./pod.js";
 import {
   announceMaking,
@@ -44,8 +46,15 @@ export interface LaunchOptions {
   rows?: number;
   /** Width of the terminal in characters, with stdio "terminal". Default 80. */
   columns?: number;
-  /** Host name inside the pod (uts_namespaces(7)), at most 64 bytes. Default: this host's. */
+  /** Host name inside the pod (uts_namespaces(7)), and what /etc/hostname says there, at most 64 bytes. Default: this host's. */
   hostname?: string;
+  /**
+   * What /etc/machine-id (machine-id(5)) says in the pod, and /var/lib/dbus/machine-id where that is a file of its own: 32
+   * hexadecimal digits, or "random". Default: this host's.
+   */
+  machineId?: string;
+  /** What the pod may not write, see or reach. Default: nothing that this user may. */
+  isolate?: Isolation;
   /** Words to find it by, for list() and `virt-run ps --filter`; they go with it into images. Default {}. */
   labels?: Record<string, string>;
   /**
@@ -104,7 +113,8 @@ const stdioKinds: Record<NonNullable<LaunchOptions["stdio"]>, StdioKind> = {
  *
  * Errors: ERR_NOT_FOUND, ERR_NOT_EXECUTABLE (execve(2)); ERR_LAUNCH (the host does not allow a pod, see `virt-run doctor`;
  * or `cwd`, `hostname` or the size of arguments and environment is at fault, and the message says so); ERR_REMAP;
- * ERR_NAME_TAKEN; ERR_USAGE (no valid name); ERR_BAD_VALUE (a NUL byte in an argument or in the environment, rows or
+ * ERR_ISOLATION, ERR_KERNEL_FEATURE (rules that cannot be, or not here); ERR_NAME_TAKEN; ERR_USAGE (no valid name or machine
+ * id, a rule with a relative path); ERR_BAD_VALUE (a NUL byte in an argument or in the environment, rows or
  * columns that are no whole numbers); ERR_RULE; ERR_UNSAFE_PATH.
  *
  * @example
@@ -114,6 +124,9 @@ const stdioKinds: Record<NonNullable<LaunchOptions["stdio"]>, StdioKind> = {
  */
 export async function launch(command: string, args: readonly string[] = [], options: LaunchOptions = {}): Promise<Pod> {
   const stdio = options.stdio ?? "pipe";
+  const remaps = pathRemaps({ ...pathsOfRules(options.rules ?? []), ...options.remap?.path });
+  const isolate = resolveIsolation(options.isolate, remaps);
+  const machineId = resolveMachineId(options.machineId);
   const { id, directory, socket } = newPod();
   const record: PodRecord = {
     schemaVersion: 1,
@@ -125,10 +138,12 @@ export async function launch(command: string, args: readonly string[] = [], opti
     stdio: stdioKinds[stdio],
     socket,
     labels: options.labels ?? {},
-    remaps: pathRemaps({ ...pathsOfRules(options.rules ?? []), ...options.remap?.path }),
+    remaps,
     removeAtEnd: options.removeAtEnd ?? false,
     ...interpositionOf(options),
     ...(options.hostname === undefined ? {} : { hostname: options.hostname }),
+    ...(machineId === undefined ? {} : { machineId }),
+    ...(isolate === undefined ? {} : { isolate }),
   };
   let connection: ControlConnection | undefined;
   let made = () => {};
@@ -150,6 +165,7 @@ export async function launch(command: string, args: readonly string[] = [], opti
         cwd: record.cwd,
         remaps: record.remaps,
         ...interposed,
+        ...furnishState(record, directory),
         argv: record.command,
         env: environmentList(options.env ?? process.env),
       }),

@@ -9,14 +9,16 @@ import { toVirtError, VirtError } from "../errors.js";
 import { checkImage } from "../image/check.js";
 import { checkParts, type Image, openImage } from "../image/image.js";
 import type { Manifest } from "../image/manifest.js";
+import { restoreOwn } from "../image/own.js";
 import { ImpossibleTree, planTree, type TreePlan } from "../image/tree.js";
 import { type Data, initProgram, type NativeLaunchOptions, native } from "../native.js";
 import { checkAddressRemap, relocate, toHost } from "../remap/address.js";
-import { mergeRemaps } from "../remap/path.js";
+import { mergeRemaps, translatePath } from "../remap/path.js";
 import { answerHooks, type Hooks } from "../rules/hooks.js";
 import { type Interposition, nativeInterposition } from "../rules/interposition.js";
 import { type CallName, type ErrnoName, pathsOfRules, type Rule } from "../rules/rules.js";
 import { aborted, type Progress, treeProcess, watch } from "./detach.js";
+import { furnishState } from "./identity.js";
 import { attachPatient, claimName, interpositionOf, pathRemaps } from "./launch.js";
 import { Pod } from "./pod.js";
 import { discardPod, newPod, type PathRemap, type PodRecord } from "./store.js";
@@ -100,8 +102,8 @@ const untouched = "nothing is left of the pod; the image is as it was";
  * them for a moment.)
  *
  * Errors: when something is in the way, ERR_BLOCKED, or the one code all blockers share (ERR_MISSING_FILE,
- * ERR_CHANGED_FILE, ERR_PORT_IN_USE, ERR_CPU_FEATURE, ERR_KERNEL_FEATURE, ERR_NOT_PERMITTED, ERR_REMAP, ERR_SYSCALL), with
- * all `blockers`; ERR_REMAP and ERR_RULE for what is no rule; those of openImage().
+ * ERR_CHANGED_FILE, ERR_PORT_IN_USE, ERR_CPU_FEATURE, ERR_ISOLATION, ERR_KERNEL_FEATURE, ERR_NOT_PERMITTED, ERR_REMAP,
+ * ERR_SYSCALL), with all `blockers`; ERR_REMAP and ERR_RULE for what is no rule; those of openImage().
  *
  * @example
  * const plan = await planReattach("cache", { remap: { path: { "/data": "/mnt/data" } } });
@@ -214,7 +216,8 @@ function describePlan(image: Image, remaps: PathRemap[], options: ReattachOption
  *
  * Errors: those of planReattach() before anything is made; then ERR_NAME_TAKEN, ERR_USAGE (no valid name), ERR_LAUNCH (see
  * `virt-run doctor`), ERR_IMAGE_DAMAGED (a page's hash differs), ERR_BAD_VALUE (what the image says cannot be), ERR_ABORTED,
- * ERR_PORT_IN_USE (taken in the meantime), ERR_CPU_FEATURE, ERR_NO_ROOM, ERR_NO_VDSO, ERR_PID_TAKEN, ERR_IPC_ID,
+ * ERR_PORT_IN_USE (taken in the meantime), ERR_ISOLATION and ERR_KERNEL_FEATURE (its rules cannot be made here),
+ * ERR_CPU_FEATURE, ERR_NO_ROOM, ERR_NO_VDSO, ERR_PID_TAKEN, ERR_IPC_ID,
  * ERR_TIMER_ID, ERR_PROCESS_GONE, ERR_POD_VERSION, ERR_UNSAFE_PATH, ERR_SYSCALL,
  * ERR_AGENT.
  *
@@ -244,6 +247,8 @@ export async function reattach(nameOrImage: string | Image, options: ReattachOpt
     image: image.path,
     ...interposition,
     ...(manifest.pod.hostname === undefined ? {} : { hostname: manifest.pod.hostname }),
+    ...(manifest.pod.machineId === undefined ? {} : { machineId: manifest.pod.machineId }),
+    ...(manifest.pod.isolate === undefined ? {} : { isolate: manifest.pod.isolate }),
   };
   let connection: ControlConnection | undefined;
   let stopWatching = () => {};
@@ -255,6 +260,7 @@ export async function reattach(nameOrImage: string | Image, options: ReattachOpt
     made = await claimName(record, named);
     const log = join(image.path, "log");
     if (existsSync(log)) copyFileSync(log, join(directory, "log"));
+    restoreOwn(manifest, image.path, directory);
     const launch: NativeLaunchOptions = {
       init: initProgram,
       socket,
@@ -265,11 +271,12 @@ export async function reattach(nameOrImage: string | Image, options: ReattachOpt
       keepInput: wanted === "pipe",
       hostname: manifest.pod.hostname ?? "",
       remaps,
+      ...furnishState(record, directory),
       ...(terminal?.kind === "terminal"
         ? { rows: terminal.rows, columns: terminal.columns, ptsIndex: terminal.index }
         : {}),
     };
-    const rebuild = new native.Rebuild(nativePlan(image.path, manifest, plan.tree), launch);
+    const rebuild = new native.Rebuild(nativePlan(image.path, manifest, plan.tree, remaps), launch);
     stopWatching = watch(rebuild, options);
     let pod: Pod;
     try {
@@ -301,12 +308,21 @@ export async function reattach(nameOrImage: string | Image, options: ReattachOpt
 }
 
 /** The image's record and the tree's steps as the engine takes them. */
-function nativePlan(directory: string, m: Manifest, tree: TreePlan): Record<string, Data> {
+function nativePlan(
+  directory: string,
+  m: Manifest,
+  tree: TreePlan,
+  remaps: readonly PathRemap[],
+): Record<string, Data> {
+  // Under a rule a device may be another one.
+  const handles = m.handles.map((h) =>
+    h.kind === "device" && translatePath(remaps, h.path) !== h.path ? { ...h, remapped: true } : h,
+  );
   return {
     directory,
     clocks: m.clocks,
     processes: m.processes as unknown as Data,
-    handles: m.handles as unknown as Data,
+    handles: handles as unknown as Data,
     objects: m.objects as unknown as Data,
     files: m.files as unknown as Data,
     memory: m.memory as unknown as Data,

@@ -3,6 +3,7 @@
  * supervisor that made it), `log` and `exit` (written by its init), and a control socket while it lives.
  */
 import {
+  chmodSync,
   closeSync,
   mkdirSync,
   openSync,
@@ -19,6 +20,7 @@ import type { StdioKind } from "../control/protocol.js";
 import { VirtError } from "../errors.js";
 import { native } from "../native.js";
 import type { Interposition } from "../rules/interposition.js";
+import type { IsolationRecord } from "./isolation.js";
 import { podsDirectory, socketDirectory } from "./paths.js";
 
 /** A rule that what is at `from` on the host appears at `to` in the pod. Both absolute. */
@@ -39,6 +41,10 @@ export interface PodRecord extends Interposition {
   stdio: StdioKind;
   socket: string;
   hostname?: string;
+  /** What /etc/machine-id says in it. */
+  machineId?: string;
+  /** What it may not write, see or reach. */
+  isolate?: IsolationRecord;
   labels: Record<string, string>;
   remaps: PathRemap[];
   /** Removed from the store when it ends. */
@@ -117,7 +123,24 @@ export function loadRecords(): PodRecord[] {
 /** Forgets a pod that has ended. */
 export function removePod(record: PodRecord): void {
   rmSync(record.socket, { force: true });
-  rmSync(podDirectory(record.id), { recursive: true, force: true });
+  removeTree(podDirectory(record.id));
+}
+
+/** Removes a directory in which a program may have made directories that nobody may look into. */
+export function removeTree(directory: string): void {
+  try {
+    rmSync(directory, { recursive: true, force: true });
+  } catch (e) {
+    if ((e as NodeJS.ErrnoException).code !== "EACCES") throw e;
+    openAll(directory);
+    rmSync(directory, { recursive: true, force: true });
+  }
+}
+
+function openAll(directory: string): void {
+  chmodSync(directory, 0o700);
+  for (const entry of readdirSync(directory, { withFileTypes: true }))
+    if (entry.isDirectory()) openAll(join(directory, entry.name));
 }
 
 /**
@@ -129,7 +152,7 @@ export function discardPod(id: string, socket: string): void {
   // Its init may be writing its last word there; rmSync's own retries would not look for new files.
   for (let tries = 0; tries < 10; tries++) {
     try {
-      rmSync(podDirectory(id), { recursive: true, force: true });
+      removeTree(podDirectory(id));
       return;
     } catch {
       // once more

@@ -30,6 +30,28 @@ t.test("a right one comes back as it was written, bytes included", async (t) => 
   t.ok(planTree(manifest.processes.map(treeProcess)).steps.length > 0);
 });
 
+/** Gives it rules that are right. */
+function isolated(m: Manifest): NonNullable<Manifest["pod"]["isolate"]> {
+  m.pod.isolate = { readOnly: ["/"], writable: ["/data"], hide: [], network: "none" };
+  for (const p of m.processes) if (isLiving(p)) p.credentials.bounding = "0x0";
+  return m.pod.isolate;
+}
+
+function own(m: Manifest): NonNullable<Manifest["own"]> {
+  m.own = [{ place: "/tmp", entries: [{ ...ownEntry, path: "d" }] }];
+  return m.own;
+}
+
+const ownEntry = { kind: "directory" as const, path: "x", mode: 0o755, uid: 0, gid: 0, mtimeNs: "1" };
+
+t.test("one with rules, and one without what is new, are read", async (t) => {
+  const manifest = goodManifest();
+  t.equal(parseManifest(stringifyManifest(manifest)).pod.isolate, undefined);
+  isolated(manifest);
+  own(manifest);
+  t.same(parseManifest(stringifyManifest(manifest)), manifest);
+});
+
 /** Changes one thing; each is wrong in its own way. */
 const mistakes: Record<string, [(m: Manifest) => void, RegExp]> = {
   "a handle out of order": [(m) => m.handles.reverse(), /handle 0/],
@@ -57,6 +79,34 @@ const mistakes: Record<string, [(m: Manifest) => void, RegExp]> = {
   "a relative path": [(m) => Object.assign(m.files[0] as object, { path: "bin/work" }), /files\.0/],
   "a path with a NUL": [(m) => Object.assign(m.files[0] as object, { path: "/bin\0" }), /files\.0/],
   "a socket without its pair": [(m) => Object.assign(m.handles[4] as object, { object: undefined }), /pair/],
+  "two rules for a path": [(m) => isolated(m).hide.push("/data"), /has two rules/],
+  "a rule that leads up": [(m) => isolated(m).hide.push("/data/../etc"), /not plain/],
+  "a rule that is relative": [(m) => isolated(m).readOnly.push("data"), /isolate\.readOnly/],
+  "another kind of rule": [(m) => Object.assign(isolated(m), { also: [] }), /isolate/],
+  "a network that is none": [(m) => Object.assign(isolated(m), { network: "some" }), /network/],
+  "rights that isolation takes": [
+    (m) => {
+      isolated(m);
+      first(m).credentials.permitted = "0x200000";
+    },
+    /capabilities/,
+  ],
+  "a machine id that is none": [(m) => Object.assign(m.pod, { machineId: "../x" }), /machineId/],
+  "an own directory elsewhere": [(m) => own(m).push({ place: "/etc", entries: [] }), /\/etc/],
+  "an own file that leads up": [(m) => own(m)[0]?.entries.push({ ...ownEntry, path: "../x" }), /out of place/],
+  "an own file below a link": [
+    (m) =>
+      own(m)[0]?.entries.push({ ...ownEntry, kind: "link", path: "l", target: "/etc" }, { ...ownEntry, path: "l/x" }),
+    /out of place/,
+  ],
+  "an own file without content": [
+    (m) => own(m)[0]?.entries.push({ ...ownEntry, kind: "file", path: "f", name: `files/${"9".repeat(64)}` }),
+    /missing/,
+  ],
+  "another name of nothing": [
+    (m) => own(m)[0]?.entries.push({ ...ownEntry, kind: "same", path: "s", target: "/etc/passwd" }),
+    /same as nothing/,
+  ],
   "a port that is none": [
     (m) => Object.assign(m.handles[5] as object, { local: { address: "", port: 65536 } }),
     /handles\.5/,

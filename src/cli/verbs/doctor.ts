@@ -56,6 +56,12 @@ export function command(): Command {
 
 const explained: Record<string, { needed: boolean; yes: string; no: string; hint: () => string }> = {
   namespaces: { needed: true, yes: "pods can be made", no: "pods cannot be made", hint: namespaceHint },
+  isolation: {
+    needed: false,
+    yes: "--ro, --rw, --hide and --no-net can be had",
+    no: "--ro, --rw, --hide and --no-net cannot be had",
+    hint: () => `needs kernel 5.12, and user namespaces (for root too): ${namespaceHint()}`,
+  },
   timeNamespace: {
     needed: false,
     yes: "clocks go on from where they were",

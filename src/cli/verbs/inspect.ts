@@ -3,6 +3,7 @@ import { VirtError } from "../../errors.js";
 import { openImage } from "../../image/image.js";
 import { isLiving } from "../../image/manifest.js";
 import type { PodInfo } from "../../pod/inspect.js";
+import type { IsolationRecord } from "../../pod/isolation.js";
 import { podFromRecord } from "../../pod/pod.js";
 import { findRecord } from "../../pod/store.js";
 import { jsonOption, latestOption, recordNamed, verb } from "../options.js";
@@ -78,6 +79,9 @@ async function inspectImage(name: string, json: boolean): Promise<void> {
     `pod          ${s.pod}: ${formatCommand(s.command, 200)}`,
     `size         ${formatBytes(s.sizeBytes)}, ${m.pagesInPart.reduce((sum, n) => sum + n, 0)} pages`,
     ...m.pod.remaps.map((r) => `remap        ${r.to} is ${r.from}`),
+    ...(m.pod.hostname === undefined ? [] : [`hostname     ${m.pod.hostname}`]),
+    ...(m.pod.machineId === undefined ? [] : [`machine id   ${m.pod.machineId}`]),
+    ...isolationLines(m.pod.isolate),
     ...m.accepted.map((a) => `accepted     ${a}`),
     "",
     table(
@@ -113,6 +117,16 @@ async function inspectImage(name: string, json: boolean): Promise<void> {
     ),
   ];
   process.stdout.write(`${lines.join("\n")}\n`);
+}
+
+function isolationLines(rules: IsolationRecord | undefined): string[] {
+  if (!rules) return [];
+  return [
+    ...rules.readOnly.map((path) => `read-only    ${path}`),
+    ...rules.writable.map((path) => `writable     ${path}`),
+    ...rules.hide.map((path) => `hidden       ${path}`),
+    ...(rules.network === "none" ? ["network      none"] : []),
+  ];
 }
 
 type Manifest = Awaited<ReturnType<typeof openImage>>["manifest"];

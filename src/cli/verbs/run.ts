@@ -15,6 +15,7 @@ export function command(): Command {
     "launch a program in a pod; the word run may be left out",
     "-d --name cache redis-server --port 7000",
     "run --remap path:/data=/mnt/data -e TZ=UTC make test",
+    "run --ro / --rw $PWD --hide ~/.ssh --no-net make",
   )
     .argument("<command...>", "the program and its arguments")
     .option("--name <name>", "a name for the pod (default: its id)")
@@ -25,7 +26,12 @@ export function command(): Command {
     .option("-e, --env <KEY[=VALUE]>", "set an environment variable; ours are passed on; may be repeated", collect)
     .option("--env-file <file>", "environment variables from a file of KEY=VALUE lines; -e wins", collect)
     .option("-w, --workdir <dir>", "working directory, as the pod sees it (default: this one)")
-    .option("--hostname <name>", "host name inside the pod")
+    .option("--hostname <name>", "host name inside the pod, and in its /etc/hostname")
+    .option("--machine-id <id>", "what /etc/machine-id says in the pod: 32 hexadecimal digits, or random")
+    .option("--ro <path>", "it cannot be written in the pod, with all below it; may be repeated", collect)
+    .option("--rw <path>", "it can, though it lies in a read-only one; may be repeated", collect)
+    .option("--hide <path>", "something empty is there in the pod; may be repeated", collect)
+    .option("--no-net", "no network but the pod's own loopback")
     .option("--rm", "forget the pod and its log when it has ended (not when it was detached)")
     .option("--label <key=value>", "a label, for ps --filter; may be repeated", collect)
     .option("--remap <rule>", "path:OLD=NEW, port:OLD=NEW or addr:OLD=NEW: what it knows as OLD is NEW here", collect)
@@ -51,6 +57,13 @@ export function command(): Command {
       env: environment(o["env"] as string[] | undefined, o["envFile"] as string[] | undefined),
       ...(o["workdir"] === undefined ? {} : { cwd: o["workdir"] as string }),
       ...(o["hostname"] === undefined ? {} : { hostname: o["hostname"] as string }),
+      ...(o["machineId"] === undefined ? {} : { machineId: o["machineId"] as string }),
+      isolate: {
+        readOnly: (o["ro"] as string[] | undefined) ?? [],
+        writable: (o["rw"] as string[] | undefined) ?? [],
+        hide: (o["hide"] as string[] | undefined) ?? [],
+        ...(o["net"] === false ? { network: "none" as const } : {}),
+      },
       labels: labels(o["label"] as string[] | undefined),
       remap: parseRemaps(remaps),
       rules,
