@@ -53,6 +53,15 @@ LaunchOptions launch_options(const Value& o) {
     for (const Value& r : remaps->as_list())
       p.remaps.push_back({r.at("from").as_string(), r.at("to").as_string()});
   }
+  if (const Value* layers = o.find("layers")) {
+    for (const Value& l : layers->as_list()) {
+      const std::string kind = l.at("kind").as_string();
+      p.layers.push_back({kind == "file"        ? protocol::LayerKind::kFile
+                          : kind == "assembled" ? protocol::LayerKind::kAssembled
+                                                : protocol::LayerKind::kOverlay,
+                          l.at("at").as_string(), l.at("source").as_string(), l.get_string("work", "")});
+    }
+  }
   p.argv = strings(o.find("argv"));
   p.env = strings(o.find("env"));
   out.files.init_program = o.at("init").as_string();

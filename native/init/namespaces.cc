@@ -1,6 +1,5 @@
 #include "init/namespaces.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <sched.h>
 #include <sys/mount.h>
@@ -13,18 +12,12 @@
 #include <string>
 #include <vector>
 
+#include "init/mounts.h"
+#include "init/overlay.h"
 #include "sys/fd.h"
 
 #ifndef CLONE_NEWTIME
 #define CLONE_NEWTIME 0x00000080
-#endif
-#ifndef OPEN_TREE_CLONE
-#define OPEN_TREE_CLONE 1
-#define OPEN_TREE_CLOEXEC O_CLOEXEC
-#define MOVE_MOUNT_F_EMPTY_PATH 4
-#endif
-#ifndef AT_RECURSIVE
-#define AT_RECURSIVE 0x8000
 #endif
 
 namespace virt::init {
@@ -75,61 +68,6 @@ bool make_mount_point(const std::string& path, bool directory) {
   }
   made_mount_points().push_back(path);
   return true;
-}
-
-// A copy of what is mounted at a path, on its own: it stays what it is whatever is mounted over the path, and can
-// be mounted after the root it came from is gone (open_tree(2), Linux 5.2).
-UniqueFd clone_tree(int directory, const std::string& path) {
-  const unsigned flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE;
-  return UniqueFd(static_cast<int>(syscall(SYS_open_tree, directory, path.c_str(), flags)));
-}
-
-bool mount_tree(const UniqueFd& tree, const std::string& at) {
-  return syscall(SYS_move_mount, tree.get(), "", AT_FDCWD, at.c_str(), MOVE_MOUNT_F_EMPTY_PATH) == 0;
-}
-
-// One thing in a directory that is about to be covered, cloned so that it can be mounted back afterwards.
-struct Covered {
-  std::string name, link;  // link: the target, if it is a symbolic link
-  bool directory = false;
-  UniqueFd fd;
-};
-
-bool list_covered(const std::string& base, std::vector<Covered>* out) {
-  UniqueFd list(open(base.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!list) return false;
-  alignas(8) char buffer[32768];
-  struct Entry {  // struct linux_dirent64, getdents(2)
-    uint64_t ino;
-    int64_t off;
-    uint16_t length;
-    uint8_t type;
-    char name[1];
-  };
-  for (;;) {
-    const ssize_t n = getdents64(list.get(), buffer, sizeof buffer);
-    if (n <= 0) return n == 0;
-    for (ssize_t at = 0; at < n;) {
-      const auto* entry = reinterpret_cast<const Entry*>(buffer + at);
-      at += entry->length;
-      Covered c;
-      c.name = entry->name;
-      if (c.name == "." || c.name == "..") continue;
-      struct stat st {};
-      if (fstatat(list.get(), c.name.c_str(), &st, AT_SYMLINK_NOFOLLOW) != 0) continue;
-      if (S_ISLNK(st.st_mode)) {
-        char text[4096];
-        const ssize_t size = readlinkat(list.get(), c.name.c_str(), text, sizeof text);
-        if (size <= 0 || size == sizeof text) continue;
-        c.link.assign(text, static_cast<size_t>(size));
-      } else {
-        c.directory = S_ISDIR(st.st_mode);
-        c.fd = clone_tree(list.get(), c.name);
-        if (!c.fd) return false;
-      }
-      out->push_back(std::move(c));
-    }
-  }
 }
 
 // The user may not make the mount point on the host: put a tmpfs where the nearest existing directory is,
@@ -232,6 +170,8 @@ Step furnish(const LaunchPlan& plan) {
   const bool user = (plan.flags & protocol::kPlanUserNamespace) != 0;
   // Mounts the host makes later still appear here; ours never reach the host.
   if (mount(nullptr, "/", nullptr, MS_SLAVE | MS_REC, nullptr) != 0) return failed("separating the mounts");
+  Layers layers(plan);
+  if (const Step s = layers.open(); s.failed()) return s;
   if (mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, nullptr) != 0) {
     return failed("mounting /proc");
   }
@@ -250,8 +190,11 @@ Step furnish(const LaunchPlan& plan) {
     return failed("mounting /dev/ptmx");
   }
   for (const Remap& remap : plan.remaps) {
+    if (const Step s = layers.mount_above(remap.to); s.failed()) return s;
     if (const Step s = apply_remap(remap); s.failed()) return s;
+    layers.passed(remap.to);
   }
+  if (const Step s = layers.mount_rest(); s.failed()) return s;
   if (!plan.hostname.empty() && sethostname(plan.hostname.data(), plan.hostname.size()) != 0) {
     return failed("setting the host name");
   }

@@ -25,6 +25,13 @@ std::string encode(const LaunchPlan& plan) {
     w.text(r.from);
     w.text(r.to);
   }
+  w.number(static_cast<uint32_t>(plan.layers.size()));
+  for (const Layer& l : plan.layers) {
+    w.number(l.kind);
+    w.text(l.at);
+    w.text(l.source);
+    w.text(l.work);
+  }
   w.texts(plan.argv);
   w.texts(plan.env);
   return w.bytes();
@@ -54,6 +61,15 @@ bool decode(std::string_view bytes, LaunchPlan* plan) {
     m.from = r.text();
     m.to = r.text();
     plan->remaps.push_back(m);
+  }
+  const auto layers = r.number<uint32_t>();
+  for (uint32_t i = 0; i < layers && r.ok(); ++i) {
+    Layer l;
+    l.kind = r.number<LayerKind>();
+    l.at = r.text();
+    l.source = r.text();
+    l.work = r.text();
+    plan->layers.push_back(l);
   }
   plan->argv = r.texts();
   plan->env = r.texts();

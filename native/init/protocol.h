@@ -36,6 +36,7 @@ enum class Type : uint16_t {
   kRelease = 11,  // kill everything in the pod and go; u32 1 if it was detached
   kSeed = 12,     // rebuild: u64 region, u64 size, u32 pid → u32 pid of the seed in the pod
   kCommit = 13,   // rebuild: u32 first pid; from now on the pod lives without us
+  kCatchUp = 20,  // the journal holds all that was done so far when the answer comes
   // events
   kForked = 0xff,    // u32 pid of init as its parent sees it; before anything else
   kStarted = 0x100,  // u32 pid of the first program
@@ -75,6 +76,17 @@ struct Remap {
   std::string from, to;
 };
 
+// Files that only this pod sees (init/overlay.h).
+enum class LayerKind : uint32_t {
+  kOverlay = 0,    // what is below `source` lies over the directory `at`, and takes what is written there
+  kAssembled = 1,  // the same where `at` has mounts below it or is the root: what is in it is mounted back
+  kFile = 2,       // the file `source` stands at `at`, which is one
+};
+struct Layer {
+  LayerKind kind = LayerKind::kOverlay;
+  std::string at, source, work;
+};
+
 // Everything virt-init does before it becomes a keeper. Written once to its plan fd by the supervisor.
 struct LaunchPlan {
   uint32_t flags = 0;
@@ -90,6 +102,7 @@ struct LaunchPlan {
   std::string hostname;                                     // empty: the host's
   std::string cwd;
   std::vector<Remap> remaps;
+  std::vector<Layer> layers;  // parents before what lies in them
   std::vector<std::string> argv, env;
 };
 

@@ -3,6 +3,8 @@
 
 #include <doctest/doctest.h>
 
+#include <tuple>
+
 using namespace virt::protocol;
 
 namespace {
@@ -24,6 +26,7 @@ LaunchPlan some_plan() {
   p.hostname = "";
   p.cwd = "/wörk";
   p.remaps = {{"/a", "/b"}, {"", "/c"}};
+  p.layers = {{LayerKind::kAssembled, "/", "/upper", "/work"}, {LayerKind::kFile, "/a", "/b", ""}};
   p.argv = {"sh", "", "-c"};
   p.env = {"A=1"};
   return p;
@@ -35,12 +38,17 @@ bool same(const LaunchPlan& a, const LaunchPlan& b) {
     for (const Remap& r : p.remaps) out.emplace_back(r.from, r.to);
     return out;
   };
+  const auto layers = [](const LaunchPlan& p) {
+    std::vector<std::tuple<LayerKind, std::string, std::string, std::string>> out;
+    for (const Layer& l : p.layers) out.emplace_back(l.kind, l.at, l.source, l.work);
+    return out;
+  };
   return a.flags == b.flags && a.stdio == b.stdio && a.uid == b.uid && a.gid == b.gid && a.rows == b.rows &&
          a.columns == b.columns && a.open_files == b.open_files &&
          a.monotonic_offset_ns == b.monotonic_offset_ns && a.boottime_offset_ns == b.boottime_offset_ns &&
          a.pts_index == b.pts_index && a.state_dir == b.state_dir && a.socket_path == b.socket_path &&
-         a.hostname == b.hostname && a.cwd == b.cwd && remaps(a) == remaps(b) && a.argv == b.argv &&
-         a.env == b.env;
+         a.hostname == b.hostname && a.cwd == b.cwd && remaps(a) == remaps(b) && layers(a) == layers(b) &&
+         a.argv == b.argv && a.env == b.env;
 }
 
 Status some_status() {
