@@ -76,6 +76,10 @@ class Placer {
   }
 
   Outcome place(const Value& e, const std::string& path) {
+    if (path.empty()) {  // the directory itself
+      directories_.push_back(&e);
+      return Outcome::written;
+    }
     const UniqueFd parent = try_directory(parent_path(path));
     if (!parent) {
       if (keep_ && (errno == ENOTDIR || errno == ELOOP)) return Outcome::conflict;

@@ -21,6 +21,7 @@ export const FrameType = {
   unlock: 9,
   open: 10,
   release: 11,
+  catchUp: 20,
   forked: 0xff,
   started: 0x100,
   exited: 0x101,

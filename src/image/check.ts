@@ -5,6 +5,7 @@
 import { type BigIntStats, existsSync, lstatSync, statSync } from "node:fs";
 import { createServer } from "node:net";
 import type { Blocker } from "../errors.js";
+import { type Placement, planPlacement } from "../files/placement.js";
 import type { PathRemap } from "../pod/store.js";
 import { translatePath } from "../remap/path.js";
 import { describeHost } from "./host.js";
@@ -14,14 +15,18 @@ export interface CheckOptions {
   remaps: PathRemap[];
   /** Paths (as the pod knows them) whose changed contents are accepted; "*" for all. */
   allowChanged: string[];
+  /** Where the files it carries go; decided here if it is not given. */
+  placement?: Placement;
 }
 
 /** Everything that stands in the way of reattaching here; empty if nothing does. */
 export async function checkImage(manifest: Manifest, options: CheckOptions): Promise<Blocker[]> {
+  const rules = checkRules(options.remaps);
+  const placement = options.placement ?? (await planPlacement(manifest, options.remaps));
   return [
     ...checkHost(manifest),
-    ...checkRules(options.remaps),
-    ...checkFiles(manifest, options),
+    ...rules,
+    ...checkFiles(manifest, options, placement),
     ...(await checkPorts(manifest)),
   ];
 }
@@ -94,17 +99,23 @@ function userOf(m: Manifest, file: FileRecord): Pick<Blocker, "pid" | "fd" | "ki
   return { kind: "file" };
 }
 
-function checkFiles(m: Manifest, { remaps, allowChanged }: CheckOptions): Blocker[] {
+function checkFiles(m: Manifest, { remaps, allowChanged }: CheckOptions, placement: Placement): Blocker[] {
   const out: Blocker[] = [];
+  // Carried ones were compared by content, and are there in the pod in any case.
+  const carried = new Set(m.carriedFiles?.flatMap((e) => (e.type === "absent" ? [] : [e.path])));
+  const isThere = (path: string) =>
+    carried.has(path) || placement.provides(path) || existsSync(translatePath(remaps, path));
   for (const file of m.files) {
     const user = userOf(m, file);
     const where = translatePath(remaps, file.path);
     if (file.unlinked) {
-      const parent = where.slice(0, where.lastIndexOf("/")) || "/";
-      if (!existsSync(parent)) out.push(missing(parent, parent, user));
+      const parent = file.path.slice(0, file.path.lastIndexOf("/")) || "/";
+      const there = translatePath(remaps, parent);
+      if (!isThere(parent)) out.push(missing(there, there, user));
       continue;
     }
     if (file.byKernel) continue; // the pod's own /proc is not there yet
+    if (carried.has(file.path)) continue;
     const st = tryStat(where);
     if (!st) {
       out.push(missing(file.path, where, user));
@@ -122,16 +133,18 @@ function checkFiles(m: Manifest, { remaps, allowChanged }: CheckOptions): Blocke
     }
   }
   for (const h of m.handles) {
-    if (
-      (h.kind === "directory" || h.kind === "path") &&
-      !h.path.startsWith("/proc/") &&
-      !existsSync(translatePath(remaps, h.path))
-    ) {
+    if ((h.kind === "directory" || h.kind === "path") && !h.path.startsWith("/proc/") && !isThere(h.path)) {
       out.push(missing(h.path, translatePath(remaps, h.path), { kind: h.kind }));
     }
   }
   for (const o of m.objects) {
-    if (o.kind === "pipe" && o.path !== undefined && o.unlinked !== true && !isFifo(translatePath(remaps, o.path)))
+    if (
+      o.kind === "pipe" &&
+      o.path !== undefined &&
+      o.unlinked !== true &&
+      !carried.has(o.path) &&
+      !isFifo(translatePath(remaps, o.path))
+    )
       out.push(missing(o.path, translatePath(remaps, o.path), { kind: "pipe" }));
   }
   for (const p of m.processes) {
@@ -140,8 +153,7 @@ function checkFiles(m: Manifest, { remaps, allowChanged }: CheckOptions): Blocke
       ["cwd", p.cwd],
       ["root", p.root],
     ] as const) {
-      if (!existsSync(translatePath(remaps, path)))
-        out.push(missing(path, translatePath(remaps, path), { pid: p.pid, kind: what }));
+      if (!isThere(path)) out.push(missing(path, translatePath(remaps, path), { pid: p.pid, kind: what }));
     }
   }
   return unique(out);
@@ -157,7 +169,7 @@ function missing(path: string, where: string, user: Partial<Blocker>): Blocker {
     code: "ERR_MISSING_FILE",
     message: `${path} is missing here${where === path ? "" : ` (looked for at ${where})`}`,
     path: where,
-    hint: `bring it here, or say where it is with --remap path:${path}=NEW`,
+    hint: `bring it here, say where it is with --remap path:${path}=NEW, or detach with --with-files all`,
     ...user,
   };
 }

@@ -290,6 +290,46 @@ const file = v.object({
   byKernel: optional(v.boolean()),
 });
 
+const uid32 = v.pipe(count, v.maxValue(2 ** 32 - 1));
+const xattrs = v.array(v.strictTuple([v.pipe(v.string(), v.regex(/^user\.(?!overlay\.)/), v.maxLength(255)), bytes]));
+const attributes = {
+  path: absolutePath,
+  mode: v.pipe(count, v.maxValue(0o7777)),
+  mtimeNs: decimal,
+  uid: uid32,
+  gid: uid32,
+};
+
+/** A file that travels with the pod under its own path: see docs/files.md. Hard links are further entries with `linkTo`. */
+const carriedFile = v.variant("type", [
+  v.object({
+    ...attributes,
+    type: v.literal("file"),
+    name: v.pipe(v.string(), v.regex(/^files\/[0-9a-f]{64}$/)),
+    sizeBytes: count,
+    /** Written by the pod, or only mapped or open: a program, a library. */
+    why: v.picklist(["written", "used"]),
+    sparse: optional(v.boolean()),
+    linkTo: optional(absolutePath),
+    xattrs: optional(xattrs),
+  }),
+  /** `opaque`: nothing of a directory of that name on the host is to be seen. */
+  v.object({ ...attributes, type: v.literal("directory"), opaque: optional(v.boolean()), xattrs: optional(xattrs) }),
+  v.object({
+    ...attributes,
+    type: v.literal("symlink"),
+    target: v.pipe(
+      v.string(),
+      v.minLength(1),
+      v.maxLength(4095),
+      v.check((s) => !s.includes("\0")),
+    ),
+  }),
+  v.object({ ...attributes, type: v.literal("fifo") }),
+  /** Was there before the pod came, which removed it where only it can see that. */
+  v.object({ path: absolutePath, type: v.literal("absent") }),
+]);
+
 const remap = v.object({ from: absolutePath, to: absolutePath });
 
 export const manifestSchema = v.object({
@@ -332,6 +372,12 @@ export const manifestSchema = v.object({
   carried: v.array(
     v.object({ file: count, name: v.pipe(v.string(), v.regex(/^files\/[0-9a-f]{64}$/)), sizeBytes: count }),
   ),
+  /** Parents before what lies in them. */
+  carriedFiles: optional(v.array(carriedFile)),
+  /** What the pod has written in all its lives, of which carriedFiles has what is there, if that was asked for. */
+  written: optional(
+    v.array(v.object({ path: absolutePath, follow: optional(v.boolean()), tree: optional(v.boolean()) })),
+  ),
   /**
    * Every other file of the image but the pages themselves, which are checked page by page against pages.sum whenever
    * they are read (hashing them with sha256 as well would take longer than all the rest of a detach).
@@ -359,6 +405,7 @@ export type Manifest = v.InferOutput<typeof manifestSchema>;
 export type ProcessRecord = Manifest["processes"][number];
 export type LivingProcess = v.InferOutput<typeof living>;
 export type HandleRecord = Manifest["handles"][number];
+export type CarriedFile = NonNullable<Manifest["carriedFiles"]>[number];
 export type FileRecord = Manifest["files"][number];
 
 export function isLiving(p: ProcessRecord): p is LivingProcess {

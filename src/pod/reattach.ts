@@ -6,6 +6,9 @@ import { join } from "node:path";
 import { ControlConnection } from "../control/connection.js";
 import { FrameType, type StdioKind, uint32s } from "../control/protocol.js";
 import { toVirtError, VirtError } from "../errors.js";
+import { saveEarlierWritten } from "../files/collect.js";
+import { placeInPod } from "../files/place.js";
+import { type Placement, planPlacement } from "../files/placement.js";
 import { checkImage } from "../image/check.js";
 import { checkParts, type Image, openImage } from "../image/image.js";
 import type { Manifest } from "../image/manifest.js";
@@ -15,7 +18,7 @@ import { mergeRemaps } from "../remap/path.js";
 import { aborted, type Progress, treeProcess, watch } from "./detach.js";
 import { attachPatient, claimName, pathRemaps } from "./launch.js";
 import { Pod } from "./pod.js";
-import { discardPod, newPod, type PathRemap, type PodRecord } from "./store.js";
+import { discardPod, newPod, type PathRemap, type PodRecord, saveRecord } from "./store.js";
 
 /**
  * What reattach() and planReattach() may be told; everything has a default.
@@ -72,6 +75,19 @@ export interface ReattachPlan {
   handles: Record<string, number>;
   /** Memory in the image, shared and private, in bytes. */
   memoryBytes: number;
+  /** What becomes of the files it carries, by path. */
+  files: {
+    /** The same on this host, and used as they are. */
+    host: string[];
+    /** Missing here; the pod sees its own. */
+    carried: string[];
+    /** Programs and libraries that differ here; the pod sees its own. */
+    replaced: string[];
+    /** Written by the pod, and different here; the pod sees its own, this host's stay as they are. */
+    conflicts: string[];
+    /** Directories over which overlays lie: what the pod writes there goes to its own directory in the store. */
+    overlays: string[];
+  };
 }
 
 const pageBytes = 4096;
@@ -98,7 +114,8 @@ async function prepare(nameOrImage: string | Image, options: ReattachOptions) {
   await checkParts(image);
   const { manifest } = image;
   const remaps = mergeRemaps(manifest.pod.remaps, pathRemaps(options.remap?.path));
-  const blockers = await checkImage(manifest, { remaps, allowChanged: options.allowChanged ?? [] });
+  const placement = await planPlacement(manifest, remaps);
+  const blockers = await checkImage(manifest, { remaps, allowChanged: options.allowChanged ?? [], placement });
   if (blockers.length > 0) {
     const code = blockers.every((b) => b.code === blockers[0]?.code)
       ? (blockers[0]?.code ?? "ERR_BLOCKED")
@@ -120,7 +137,7 @@ async function prepare(nameOrImage: string | Image, options: ReattachOptions) {
       },
     );
   }
-  return { image, manifest, remaps, plan: describePlan(image, remaps, options) };
+  return { image, manifest, remaps, placement, plan: describePlan(image, remaps, placement, options) };
 }
 
 function planOf(manifest: Manifest): TreePlan {
@@ -132,7 +149,7 @@ function planOf(manifest: Manifest): TreePlan {
   }
 }
 
-function describePlan(image: Image, remaps: PathRemap[], options: ReattachOptions): ReattachPlan {
+function describePlan(image: Image, remaps: PathRemap[], placement: Placement, options: ReattachOptions): ReattachPlan {
   const { manifest } = image;
   const handles: Record<string, number> = {};
   for (const h of manifest.handles) handles[h.kind] = (handles[h.kind] ?? 0) + 1;
@@ -162,6 +179,13 @@ function describePlan(image: Image, remaps: PathRemap[], options: ReattachOption
     memoryBytes:
       processes.reduce((sum, p) => sum + p.memoryBytes, 0) +
       manifest.memory.reduce((sum, m) => sum + bytes(m.pages), 0),
+    files: {
+      host: placement.host,
+      carried: placement.carried,
+      replaced: placement.replaced,
+      conflicts: placement.conflicts,
+      overlays: placement.overlays.map((o) => o.at),
+    },
   };
 }
 
@@ -181,7 +205,7 @@ function describePlan(image: Image, remaps: PathRemap[], options: ReattachOption
  * for (const note of pod.notes) console.warn(note);
  */
 export async function reattach(nameOrImage: string | Image, options: ReattachOptions = {}): Promise<Pod> {
-  const { image, manifest, remaps, plan } = await prepare(nameOrImage, options);
+  const { image, manifest, remaps, placement, plan } = await prepare(nameOrImage, options);
   if (options.signal?.aborted) throw aborted(options.signal, untouched);
   const terminal = manifest.objects.find((o) => o.kind === "terminal" && o.keptByInit);
   const wanted = options.stdio ?? "pipe";
@@ -213,6 +237,12 @@ export async function reattach(nameOrImage: string | Image, options: ReattachOpt
     made = await claimName(record, named);
     const log = join(image.path, "log");
     if (existsSync(log)) copyFileSync(log, join(directory, "log"));
+    if (manifest.written) saveEarlierWritten(id, manifest.written);
+    const placed = await placeInPod(image, placement, id);
+    if (placed && placed.layers.length > 0) {
+      record.files = placed.files;
+      saveRecord(record);
+    }
     const launch: NativeLaunchOptions = {
       init: initProgram,
       socket,
@@ -223,6 +253,7 @@ export async function reattach(nameOrImage: string | Image, options: ReattachOpt
       keepInput: wanted === "pipe",
       hostname: manifest.pod.hostname ?? "",
       remaps,
+      layers: placed?.layers ?? [],
       ...(terminal?.kind === "terminal"
         ? { rows: terminal.rows, columns: terminal.columns, ptsIndex: terminal.index }
         : {}),
@@ -235,7 +266,10 @@ export async function reattach(nameOrImage: string | Image, options: ReattachOpt
       if (options.signal?.aborted) throw aborted(options.signal, untouched);
       connection = new ControlConnection(await rebuild.commit());
       // At once: it runs from the commit on, and nothing of its end may be missed.
-      pod = new Pod(record, connection, { piped: wanted === "pipe" && stdio === "streams", notes });
+      pod = new Pod(record, connection, {
+        piped: wanted === "pipe" && stdio === "streams",
+        notes: [...(placed?.notes ?? []), ...notes],
+      });
     } finally {
       await rebuild.close();
     }

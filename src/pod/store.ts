@@ -3,7 +3,9 @@
  * supervisor that made it), `log` and `exit` (written by its init), and a control socket while it lives.
  */
 import {
+  chmodSync,
   closeSync,
+  existsSync,
   mkdirSync,
   openSync,
   readdirSync,
@@ -26,6 +28,16 @@ export interface PathRemap {
   to: string;
 }
 
+/** Files that only this pod sees; they lie in `files/` of its directory. */
+export interface PodFiles {
+  /** Where an overlay lies, and the directory in `files/` that has its upper and work directories. */
+  overlays: { at: string; directory: string }[];
+  /** Files that stand in place of the host's, by their names in `files/bound/`. */
+  bound: { at: string; name: string }[];
+  /** Paths in overlays that the pod did not write: programs, libraries. */
+  used: string[];
+}
+
 /** What is known of a pod without asking it. */
 export interface PodRecord {
   schemaVersion: 1;
@@ -44,6 +56,8 @@ export interface PodRecord {
   removeAtEnd: boolean;
   /** What goes into its journal. */
   record?: "none" | "default";
+  /** What of its image lies in its own directory. */
+  files?: PodFiles;
   /** The image it was reattached from. */
   image?: string;
   /** The image it was detached to. */
@@ -83,6 +97,28 @@ export function podDirectory(id: string): string {
   return join(podsDirectory(), id);
 }
 
+/** The pod's own files: see PodFiles. */
+export function podFilesDirectory(id: string): string {
+  return join(podDirectory(id), "files");
+}
+
+/** What a pod has written below one of its overlays. */
+export function overlayUpper(id: string, directory: string): string {
+  return join(podFilesDirectory(id), directory, "upper");
+}
+
+/** Removes a pod's directory. Its own files may be such that nobody may look into them, overlayfs's always are (mode 0). */
+function removeDirectory(id: string): void {
+  const open = (directory: Buffer) => {
+    chmodSync(directory, 0o700);
+    // Names are bytes, not always text.
+    for (const e of readdirSync(directory, { withFileTypes: true, encoding: "buffer" }))
+      if (e.isDirectory()) open(Buffer.concat([directory, Buffer.from("/"), e.name]));
+  };
+  if (existsSync(podFilesDirectory(id))) open(Buffer.from(podFilesDirectory(id)));
+  rmSync(podDirectory(id), { recursive: true, force: true });
+}
+
 /** A new pod's id, directory and socket path. The record is written by saveRecord(). */
 export function newPod(): { id: string; directory: string; socket: string } {
   const id = native.randomHex(6);
@@ -118,7 +154,7 @@ export function loadRecords(): PodRecord[] {
 /** Forgets a pod that has ended. */
 export function removePod(record: PodRecord): void {
   rmSync(record.socket, { force: true });
-  rmSync(podDirectory(record.id), { recursive: true, force: true });
+  removeDirectory(record.id);
 }
 
 /**
@@ -130,7 +166,7 @@ export function discardPod(id: string, socket: string): void {
   // Its init may be writing its last word there; rmSync's own retries would not look for new files.
   for (let tries = 0; tries < 10; tries++) {
     try {
-      rmSync(podDirectory(id), { recursive: true, force: true });
+      removeDirectory(id);
       return;
     } catch {
       // once more
