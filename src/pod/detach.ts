@@ -220,7 +220,7 @@ async function collectFiles(pod: Pod, survey: Survey, written: readonly WrittenP
   if (files.bytes > most) {
     throw new VirtError(
       "ERR_FILES_LIMIT",
-      `${files.files} files of ${files.bytes} bytes would be carried, ${most} bytes are allowed; the pod runs on`,
+      `${files.files} ${files.files === 1 ? "file" : "files"} of ${files.bytes} bytes would be carried, ${most} bytes are allowed; the pod runs on`,
     );
   }
   return files;
