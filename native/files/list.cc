@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/fault.h"
 #include "files/attributes.h"
 #include "files/beneath.h"
 #include "files/copy.h"
@@ -261,9 +262,13 @@ class Lister {
 
 }  // namespace
 
-Value list_files(const Value& request) { return Lister(request).take(); }
+Value list_files(const Value& request) {
+  fault_point("list-files");
+  return Lister(request).take();
+}
 
 Value copy_files(const Value& request) {
+  fault_point("copy-files");
   const Roots roots(request);
   const UniqueFd directory = open_file(request.at("directory").as_string(), O_PATH | O_DIRECTORY);
   Value sizes = Value::list();

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/fault.h"
 #include "files/attributes.h"
 #include "files/beneath.h"
 #include "files/copy.h"
@@ -30,6 +31,7 @@ class Placer {
         image_(open_file(request.at("image").as_string(), O_PATH | O_DIRECTORY)),
         keep_(request.get_bool("keep", false)),
         owner_(request.get_bool("owner", false)) {
+    fault_point("place-files");
     for (const Value& e : request.at("entries").as_list()) {
       const std::string& path = e.at("path").as_string();
       lost_ = false;

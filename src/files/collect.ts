@@ -16,7 +16,7 @@ import { overlayUpper, type PodRecord, podDirectory } from "../pod/store.js";
 /** What a detach carries: nothing but what only the pod has, what it wrote, or what it has mapped and open as well. */
 export type WithFiles = "none" | "written" | "all";
 
-/** Of a manifest, as far as it exists before anything is read. */
+/** Of a manifest, as far as it exists before anything is read. Where something stands in the way members may be missing. */
 export type Surveyed = Pick<Manifest, "files" | "handles" | "objects" | "processes">;
 
 type FoundFile = CarriedFile & { layer?: number; at?: string };
@@ -83,14 +83,14 @@ export function openForWriting(m: Surveyed): Set<string> {
   for (const h of m.handles) if (h.kind === "file" && (h.flags & accessMode) !== 0) ids.add(h.file);
   for (const p of m.processes) {
     if (!isLiving(p)) continue;
-    for (const map of p.mappings) if (map.shared && map.writable && map.file !== undefined) ids.add(map.file);
+    for (const map of p.mappings ?? []) if (map.shared && map.writable && map.file !== undefined) ids.add(map.file);
   }
   return new Set(m.files.filter((f) => ids.has(f.id)).map((f) => f.path));
 }
 
 /** Everything that a pod has open, mapped, or stands in. */
 function usedPaths(m: Surveyed): string[] {
-  const paths = m.files.filter((f) => !f.unlinked && !f.byKernel).map((f) => f.path);
+  const paths: (string | undefined)[] = m.files.filter((f) => !f.unlinked && !f.byKernel).map((f) => f.path);
   for (const f of m.files) if (f.unlinked) paths.push(dirname(f.path));
   for (const h of m.handles) {
     if (h.kind === "directory" || h.kind === "path") paths.push(h.path);
@@ -98,7 +98,7 @@ function usedPaths(m: Surveyed): string[] {
   }
   for (const o of m.objects) if (o.kind === "pipe" && o.path !== undefined && !o.unlinked) paths.push(o.path);
   for (const p of m.processes) if (isLiving(p)) paths.push(p.cwd, p.root);
-  return paths;
+  return paths.filter((path) => path !== undefined);
 }
 
 const madeUp = /^\/(proc|sys|dev)(\/|$)/;
