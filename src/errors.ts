@@ -197,7 +197,7 @@ export function toVirtError(thrown: unknown): VirtError {
       path,
       phase,
       attached,
-      hint: hintFor(e.code, errnoName, syscall),
+      hint: hintFor(e.code, errnoName, syscall, e.message),
       cause: e,
     });
   }
@@ -207,7 +207,9 @@ export function toVirtError(thrown: unknown): VirtError {
   return new VirtError("ERR_BUG", e.message, { cause: e });
 }
 
-function hintFor(code: string, errnoName?: string, syscall?: string): string | undefined {
+function hintFor(code: string, errnoName?: string, syscall?: string, message = ""): string | undefined {
+  if (code === "ERR_LAUNCH" && message.includes("overlay"))
+    return "overlays need Linux 5.11 and a store on a disk of this host: set XDG_STATE_HOME to a directory on one";
   if (code === "ERR_LAUNCH" && (errnoName === "EPERM" || errnoName === "ENOSPC" || errnoName === "EINVAL")) {
     return "this host does not let users make user namespaces; `virt-run doctor` says what to change";
   }

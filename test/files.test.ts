@@ -433,6 +433,23 @@ t.test("everything a program can hold in an overlay", async (t) => {
   t.notOk(existsSync(work));
 });
 
+t.test("a directory in the middle of being read loses nothing", async (t) => {
+  const work = place();
+  const names = Array.from({ length: 5000 }, (_, i) => `entry-with-a-long-name-${i}`);
+  let pod = await shellPod(work);
+  pod.stdin?.write(`exec ${needs("python3")} -u -i -c 'import os; print("up")' 2>&1\n`);
+  await logged(pod, "up\n");
+  pod.stdin?.write(`for i in range(5000): open("entry-with-a-long-name-%d" % i, "w").close()\n\n`);
+  pod.stdin?.write(`it = os.scandir("."); seen = {next(it).name for _ in range(10)}; print("some", len(seen))\n`);
+  await logged(pod, "some 10\n");
+  const image = await carry(pod, "written", () => gone(join(work, names[0] as string)));
+  pod = await again(image);
+  t.match(pod.notes, [`${work}: a directory that was being read is read from its beginning again`]);
+  pod.stdin?.write(`seen |= {e.name for e in it}; print("all", len(seen))\n`);
+  await logged(pod, "all 5000\n");
+  image.remove();
+});
+
 t.test("hard links of which the host has one", async (t) => {
   const work = place();
   for (const name of ["a", "b"]) mkdirSync(join(work, name));
@@ -570,6 +587,7 @@ t.test("refused by name, and the pod runs on", async (t) => {
       blockers: [{ code: "ERR_FILE_UNREACHABLE", path: join(work, "closed"), kind: "carried-file" }],
     });
     t.match(await pod.check({ withFiles: "written" }), [{ path: join(work, "closed") }]);
+    t.match(await virtRun(["check", pod.id, "--with-files", "written"]), { code: 1, out: /ERR_FILE_UNREACHABLE/ });
     const image = await pod.snapshot({ image: imageName(), withFiles: "written", drop: ["carried-file"] });
     t.match(image.accepted, [`not carried: ${join(work, "closed")} (it cannot be read)`]);
     image.remove();

@@ -40,6 +40,12 @@ bool made_by_kernel(int fd) {
 
 std::string relative(const std::string& path) { return path.substr(std::min<size_t>(path.size(), 1)); }
 
+std::string joined(const std::string& directory, const std::string& name) {
+  std::string out = directory;
+  out += '/';
+  return out += name;
+}
+
 std::string link_target(int fd) {
   char text[4096];  // PATH_MAX
   const ssize_t n = readlinkat(fd, "", text, sizeof text);
@@ -197,7 +203,7 @@ class Lister {
     }
     auto names = try_list_names(path_of_fd(fd.get()));
     if (!names) return;
-    for (const std::string& name : *names) add(layer, path + "/" + name, at + "/" + name, true, depth);
+    for (const std::string& name : *names) add(layer, joined(path, name), joined(at, name), true, depth);
   }
 
   // What a program wrote through a link is what the link leads to, as the pod sees it.
@@ -216,7 +222,7 @@ class Lister {
       }
       const std::string target = link_target(link.get());
       if (target.empty()) return;
-      name = plain_path(target[0] == '/' ? target : parent_path(name) + "/" + target);
+      name = plain_path(target[0] == '/' ? target : joined(parent_path(name), target));
     }
   }
 
@@ -233,7 +239,7 @@ class Lister {
       start = end + 1;
     }
     std::string out;
-    for (const std::string& part : parts) out += "/" + part;
+    for (const std::string& part : parts) out = joined(out, part);
     return out.empty() ? "/" : out;
   }
 

@@ -134,12 +134,12 @@ class Placer {
   Outcome place_file(const Value& e, int parent, const std::string& name) {
     if (const Value* other = e.find("linkTo"); other != nullptr && link_to(other->as_string(), parent, name))
       return Outcome::written;
+    const UniqueFd from = content(e);
     UniqueFd to(openat(parent, name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600));
     if (!to) {
       if (errno != EEXIST || !keep_) throw OsError("openat", errno, "placing a carried file");
       return is_there(e, parent, name) ? Outcome::there : Outcome::conflict;
     }
-    const UniqueFd from = content(e);
     const auto size = static_cast<uint64_t>(e.at("sizeBytes").as_int(0, INT64_MAX));
     try {
       if (copy_content(from.get(), to.get(), size, e.get_bool("sparse", false)) != size &&

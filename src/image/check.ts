@@ -2,10 +2,11 @@
  * What must be true before an image is made a pod here: host, CPU, files, ports, rules. Everything wrong is told at
  * once; nothing is changed.
  */
-import { type BigIntStats, existsSync, lstatSync, statSync } from "node:fs";
+import { type BigIntStats, existsSync, lstatSync, statfsSync, statSync } from "node:fs";
 import { createServer } from "node:net";
 import type { Blocker } from "../errors.js";
 import { type Placement, planPlacement } from "../files/placement.js";
+import { podsDirectory } from "../pod/paths.js";
 import type { PathRemap } from "../pod/store.js";
 import { translatePath } from "../remap/path.js";
 import { describeHost } from "./host.js";
@@ -26,6 +27,7 @@ export async function checkImage(manifest: Manifest, options: CheckOptions): Pro
   return [
     ...checkHost(manifest),
     ...rules,
+    ...checkStore(placement),
     ...checkFiles(manifest, options, placement),
     ...(await checkPorts(manifest)),
   ];
@@ -83,6 +85,23 @@ function checkRules(remaps: PathRemap[]): Blocker[] {
           },
         ],
   );
+}
+
+/** What the pod writes in an overlay lies in the store, and not every file system can be told so. */
+function checkStore(placement: Placement): Blocker[] {
+  if (placement.overlays.length === 0) return [];
+  const unfit: Record<number, string> = { 2035054128: "an overlay", 26985: "NFS", 1702057286: "FUSE" }; // statfs(2)
+  const path = podsDirectory();
+  const kind = unfit[Number(statfsSync(path).type)];
+  if (kind === undefined) return [];
+  return [
+    {
+      code: "ERR_KERNEL_FEATURE",
+      message: `the image carries files, and the store lies on ${kind}, where they cannot be put below an overlay of the pod`,
+      path,
+      hint: "set XDG_STATE_HOME to a directory on a disk of this host",
+    },
+  ];
 }
 
 /** Who uses a file, for a message: the executable of pid 2, fd 3 of pid 7, … */

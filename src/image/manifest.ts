@@ -174,7 +174,14 @@ const handle = v.variant("kind", [
   v.object({ ...common, kind: v.literal("terminal"), object: count, role: v.picklist(["master", "slave"]) }),
   v.object({ ...common, kind: v.literal("memfd"), memory: count, position: count }),
   v.object({ ...common, kind: v.literal("file"), file: count, position: count }),
-  v.object({ ...common, kind: v.literal("directory"), path: absolutePath, position: v.union([hex, count]) }),
+  v.object({
+    ...common,
+    kind: v.literal("directory"),
+    path: absolutePath,
+    position: v.union([hex, count]),
+    /** Whose word the position is (statfs(2), f_type). */
+    fileSystem: optional(hex),
+  }),
   v.object({ ...common, kind: v.literal("path"), path: absolutePath }),
   v.object({ ...common, kind: v.literal("device"), path: absolutePath, device: count }),
   v.object({ ...common, kind: v.literal("pipe"), object: count }),

@@ -191,7 +191,8 @@ function describePlan(image: Image, remaps: PathRemap[], placement: Placement, o
 
 /**
  * Makes a pod of an image (name, path or Image) again and resolves when it runs: same pids in a new pid namespace, same
- * memory, same handles, CLOCK_MONOTONIC going on from where it was (time_namespaces(7)). All or nothing: if anything fails
+ * memory, same handles, CLOCK_MONOTONIC going on from where it was (time_namespaces(7)). Files that the image carries and this
+ * host has not, or not so, are seen by the pod alone (docs/files.md). All or nothing: if anything fails
  * nothing is left of it. The image is never changed, and may be reattached any number of times.
  *
  * Errors: those of planReattach() before anything is made; then ERR_NAME_TAKEN, ERR_USAGE (no valid name), ERR_LAUNCH (see

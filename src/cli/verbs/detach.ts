@@ -1,5 +1,6 @@
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { VirtError } from "../../errors.js";
+import type { WithFiles } from "../../files/collect.js";
 import { packImage } from "../../image/archive.js";
 import type { DetachOptions } from "../../pod/detach.js";
 import {
@@ -54,7 +55,7 @@ export function captureCommand(kind: "detach" | "snapshot", summary: string, ...
           output?: string;
           drop?: string[];
           tcp: string;
-          withFiles: NonNullable<DetachOptions["withFiles"]>;
+          withFiles: WithFiles;
           filesLimit?: number;
           latest?: boolean;
           json?: boolean;
@@ -101,7 +102,10 @@ export function captureCommand(kind: "detach" | "snapshot", summary: string, ...
           if (stream) image.remove();
           const stoppedMs = Math.round(image.stoppedMs ?? 0);
           const { carried } = image;
-          const files = carried.files > 0 ? `, ${carried.files} files of ${formatBytes(carried.bytes)} carried` : "";
+          const files =
+            carried.files > 0
+              ? `, ${carried.files} ${carried.files === 1 ? "file" : "files"} of ${formatBytes(carried.bytes)} carried`
+              : "";
           if (o.json) printJson({ image: { ...image.summary(), stoppedMs, accepted: image.accepted, carried } });
           else {
             if (!stream) process.stdout.write(`${image.path}\n`);

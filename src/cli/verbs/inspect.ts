@@ -68,6 +68,7 @@ async function inspectImage(name: string, json: boolean): Promise<void> {
       handles: m.handles,
       objects: m.objects,
       files: m.files,
+      carriedFiles: m.carriedFiles ?? [],
     });
     return;
   }
@@ -78,6 +79,9 @@ async function inspectImage(name: string, json: boolean): Promise<void> {
     `pod          ${s.pod}: ${formatCommand(s.command, 200)}`,
     `size         ${formatBytes(s.sizeBytes)}, ${m.pagesInPart.reduce((sum, n) => sum + n, 0)} pages`,
     ...m.pod.remaps.map((r) => `remap        ${r.to} is ${r.from}`),
+    ...(image.carried.files > 0
+      ? [`carries      ${image.carried.files} files, ${formatBytes(image.carried.bytes)}`]
+      : []),
     ...m.accepted.map((a) => `accepted     ${a}`),
     "",
     table(
