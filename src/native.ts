@@ -34,12 +34,11 @@ export interface NativeLaunchOptions {
   env?: string[];
 }
 
-/** native/init/protocol.h, LayerKind. `source`: the upper directory or the file; `work`: overlayfs's own directory. */
+/** native/init/protocol.h, LayerKind. `source`: the directory that has `upper` and `work`, or the file. */
 export interface NativeLayer {
   kind: "overlay" | "assembled" | "file";
   at: string;
   source: string;
-  work?: string;
 }
 
 export interface NativeProgress {

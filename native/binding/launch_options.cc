@@ -59,7 +59,7 @@ LaunchOptions launch_options(const Value& o) {
       p.layers.push_back({kind == "file"        ? protocol::LayerKind::kFile
                           : kind == "assembled" ? protocol::LayerKind::kAssembled
                                                 : protocol::LayerKind::kOverlay,
-                          l.at("at").as_string(), l.at("source").as_string(), l.get_string("work", "")});
+                          l.at("at").as_string(), l.at("source").as_string()});
     }
   }
   p.argv = strings(o.find("argv"));

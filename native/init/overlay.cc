@@ -24,44 +24,62 @@ bool below(const std::string& path, const std::string& directory) {
   return path.size() > directory.size() && path.starts_with(directory) && path[directory.size()] == '/';
 }
 
-// Paths are given by descriptor: in the options a comma or a colon would mean something.
-bool mount_overlay(int lower, int upper, int work, const char* at, unsigned long flags) {
-  char options[160];
-  std::snprintf(options, sizeof options,
-                "userxattr,lowerdir=/proc/self/fd/%d,upperdir=/proc/self/fd/%d,workdir=/proc/self/fd/%d",
-                lower, upper, work);
-  return mount("virt-run", at, "overlay", flags, options) == 0;
-}
-
 // What the mount below forbids stays forbidden. (The numbers of statvfs(3) are those of mount(2).)
 unsigned long flags_of(const std::string& path) {
   struct statvfs vfs {};
   return statvfs(path.c_str(), &vfs) == 0 ? vfs.f_flag & (MS_NOSUID | MS_NODEV | MS_NOEXEC) : 0;
 }
 
-Step mount_plain(const Layer& layer, int upper, int work) {
+// The two directories that overlayfs works with. They come as a mount of their own, that lies nowhere until it is laid over
+// the directory (under the overlay): only what lies in our own namespace can be part of an overlay, and the root that the
+// store was found in may have been left behind by a remap.
+struct Store {
+  UniqueFd upper, work;
+};
+
+// Paths are given by descriptor: in the options a comma or a colon would mean something.
+bool mount_overlay(int lower, const Store& store, const std::string& at, unsigned long flags) {
+  char options[160];
+  std::snprintf(options, sizeof options,
+                "userxattr,lowerdir=/proc/self/fd/%d,upperdir=/proc/self/fd/%d,workdir=/proc/self/fd/%d",
+                lower, store.upper.get(), store.work.get());
+  return mount("virt-run", at.c_str(), "overlay", flags, options) == 0;
+}
+
+bool lay(const UniqueFd& source, const std::string& at, Store* out) {
+  if (!mount_tree(source, at)) return false;
+  out->upper.reset(open((at + "/upper").c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  out->work.reset(open((at + "/work").c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  return out->upper && out->work;
+}
+
+Step mount_plain(const Layer& layer, const UniqueFd& source) {
   const UniqueFd lower(open(layer.at.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
   if (!lower) return failed("opening the directory below carried files");
-  return mount_overlay(lower.get(), upper, work, layer.at.c_str(), flags_of(layer.at))
-             ? done()
-             : failed("mounting an overlay for carried files");
+  const unsigned long flags = flags_of(layer.at);
+  Store store;
+  if (!lay(source, layer.at, &store)) return failed("opening carried files");
+  return mount_overlay(lower.get(), store, layer.at, flags) ? done()
+                                                            : failed("mounting an overlay for carried files");
 }
 
 // A user's mounts are copies of the host's and locked together: an overlay cannot have one part of them (EINVAL). So below
 // it lies a directory of mount points, and everything that is in the real one is mounted back on them, unless carried
 // files stand in its place. What is in those is the host's then, as it was. The root cannot be mounted over: it is built
 // aside and pivoted to (pivot_root(2)).
-Step mount_assembled(const Layer& layer, int upper, int work) {
+Step mount_assembled(const Layer& layer, const UniqueFd& source) {
   const bool root = layer.at == "/";
   const std::string stage = root ? "/tmp" : layer.at;
   const unsigned long flags = flags_of(layer.at);
   std::vector<Covered> contents;
   if (!list_covered(layer.at, &contents)) return failed("listing the directory below carried files");
+  Store store;
+  if (!lay(source, stage, &store)) return failed("opening carried files");
   if (mount("virt-run", stage.c_str(), "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755") != 0)
     return failed("covering the directory below carried files");
   const auto hidden = [&](const Covered& c) {
     struct stat st {};
-    return fstatat(upper, c.name.c_str(), &st, AT_SYMLINK_NOFOLLOW) == 0;
+    return fstatat(store.upper.get(), c.name.c_str(), &st, AT_SYMLINK_NOFOLLOW) == 0;
   };
   std::erase_if(contents, hidden);
   for (const Covered& c : contents) {
@@ -72,7 +90,7 @@ Step mount_assembled(const Layer& layer, int upper, int work) {
     if (made != 0) return failed("rebuilding the directory below carried files");
   }
   const UniqueFd lower(open(stage.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-  if (!lower || !mount_overlay(lower.get(), upper, work, stage.c_str(), flags))
+  if (!lower || !mount_overlay(lower.get(), store, stage, flags))
     return failed("mounting an overlay for carried files");
   for (const Covered& c : contents) {
     if (c.link.empty() && !mount_tree(c.fd, stage + "/" + c.name))
@@ -95,13 +113,8 @@ Step Layers::open() {
   for (const Layer& layer : plan_.layers) {
     One one;
     one.plan = &layer;
-    if (layer.kind == LayerKind::kFile) {
-      one.source = clone_tree(AT_FDCWD, layer.source);
-    } else {
-      one.source.reset(::open(layer.source.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-      one.work.reset(::open(layer.work.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-    }
-    if (!one.source || (layer.kind != LayerKind::kFile && !one.work)) return failed("opening carried files");
+    one.source = clone_tree(AT_FDCWD, layer.source);
+    if (!one.source) return failed("opening carried files");
     list_.push_back(std::move(one));
   }
   return done();
@@ -114,9 +127,9 @@ Step Layers::mount(One& one) {
     case LayerKind::kFile:
       return mount_tree(one.source, one.plan->at) ? done() : failed("mounting a carried file");
     case LayerKind::kAssembled:
-      return mount_assembled(*one.plan, one.source.get(), one.work.get());
+      return mount_assembled(*one.plan, one.source);
     case LayerKind::kOverlay:
-      return mount_plain(*one.plan, one.source.get(), one.work.get());
+      return mount_plain(*one.plan, one.source);
   }
   return {EINVAL, "mounting carried files"};
 }

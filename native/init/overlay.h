@@ -26,7 +26,7 @@ class Layers {
  private:
   struct One {
     const protocol::Layer* plan = nullptr;
-    UniqueFd source, work;
+    UniqueFd source;
     bool mounted = false;
   };
   static Step mount(One& one);

@@ -30,7 +30,6 @@ std::string encode(const LaunchPlan& plan) {
     w.number(l.kind);
     w.text(l.at);
     w.text(l.source);
-    w.text(l.work);
   }
   w.texts(plan.argv);
   w.texts(plan.env);
@@ -68,7 +67,6 @@ bool decode(std::string_view bytes, LaunchPlan* plan) {
     l.kind = r.number<LayerKind>();
     l.at = r.text();
     l.source = r.text();
-    l.work = r.text();
     plan->layers.push_back(l);
   }
   plan->argv = r.texts();

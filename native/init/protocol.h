@@ -78,13 +78,14 @@ struct Remap {
 
 // Files that only this pod sees (init/overlay.h).
 enum class LayerKind : uint32_t {
-  kOverlay = 0,    // what is below `source` lies over the directory `at`, and takes what is written there
+  kOverlay =
+      0,  // `upper` in `source` lies over the directory `at` and takes what is written there; `work` is overlayfs's
   kAssembled = 1,  // the same where `at` has mounts below it or is the root: what is in it is mounted back
   kFile = 2,       // the file `source` stands at `at`, which is one
 };
 struct Layer {
   LayerKind kind = LayerKind::kOverlay;
-  std::string at, source, work;
+  std::string at, source;
 };
 
 // Everything virt-init does before it becomes a keeper. Written once to its plan fd by the supervisor.

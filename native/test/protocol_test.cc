@@ -26,7 +26,7 @@ LaunchPlan some_plan() {
   p.hostname = "";
   p.cwd = "/wörk";
   p.remaps = {{"/a", "/b"}, {"", "/c"}};
-  p.layers = {{LayerKind::kAssembled, "/", "/upper", "/work"}, {LayerKind::kFile, "/a", "/b", ""}};
+  p.layers = {{LayerKind::kAssembled, "/", "/store"}, {LayerKind::kFile, "/a", "/b"}};
   p.argv = {"sh", "", "-c"};
   p.env = {"A=1"};
   return p;
@@ -39,8 +39,8 @@ bool same(const LaunchPlan& a, const LaunchPlan& b) {
     return out;
   };
   const auto layers = [](const LaunchPlan& p) {
-    std::vector<std::tuple<LayerKind, std::string, std::string, std::string>> out;
-    for (const Layer& l : p.layers) out.emplace_back(l.kind, l.at, l.source, l.work);
+    std::vector<std::tuple<LayerKind, std::string, std::string>> out;
+    for (const Layer& l : p.layers) out.emplace_back(l.kind, l.at, l.source);
     return out;
   };
   return a.flags == b.flags && a.stdio == b.stdio && a.uid == b.uid && a.gid == b.gid && a.rows == b.rows &&

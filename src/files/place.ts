@@ -45,11 +45,11 @@ export async function placeInPod(image: Image, placement: Placement, id: string)
   };
   for (const [i, overlay] of placement.overlays.entries()) {
     const name = String(i);
-    const source = overlayUpper(id, name);
-    const work = join(directory, name, "work");
-    for (const d of [join(directory, name), source, work]) mkdirSync(d, { mode: 0o700 });
-    await place(source, overlay.files);
-    layers.push({ kind: overlay.assembled ? "assembled" : "overlay", at: overlay.at, source, work });
+    const source = join(directory, name);
+    const upper = overlayUpper(id, name);
+    for (const d of [source, upper, join(source, "work")]) mkdirSync(d, { mode: 0o700 });
+    await place(upper, overlay.files);
+    layers.push({ kind: overlay.assembled ? "assembled" : "overlay", at: overlay.at, source });
     files.overlays.push({ at: overlay.at, directory: name });
   }
   if (placement.bound.length > 0) {
