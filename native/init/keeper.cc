@@ -12,6 +12,7 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "init/namespaces.h"
 #include "init/seed.h"
 #include "init/spawn.h"
 
@@ -319,6 +320,8 @@ void Keeper::drain() {
     pump_all(*consoles_[i], static_cast<int>(i));
   }
   interposer_.catch_up();
+  // Before anybody hears of it: whoever reattaches at once would find them, and lose them.
+  remove_mount_points();
   if (detached_) {
     record("detached\n");
   } else if (first_ended_) {

@@ -205,7 +205,8 @@ Step furnish(const LaunchPlan& plan) {
 void remove_mount_points() {
   auto& list = made_mount_points();
   for (auto it = list.rbegin(); it != list.rend(); ++it) {
-    umount2(it->c_str(), MNT_DETACH);
+    while (umount2(it->c_str(), MNT_DETACH) == 0) {  // what a remap shows, and an overlay over that
+    }
     if (rmdir(it->c_str()) != 0) {
       struct stat st {};
       if (lstat(it->c_str(), &st) == 0 && S_ISREG(st.st_mode) && st.st_size == 0) unlink(it->c_str());
