@@ -117,7 +117,7 @@ const reasons: Record<string, string> = {
  */
 export async function collect(
   record: PodRecord,
-  root: string,
+  root: () => string,
   wanted: { written: readonly WrittenPath[]; survey?: Surveyed | undefined; withFiles: WithFiles; drop?: string[] },
   place: (path: string) => string = (path) => path,
 ): Promise<Collection> {
@@ -132,7 +132,10 @@ export async function collect(
     ...ofJournal.map((w) => ({ ...w, ...at(w.path) })),
     ...[...used, ...(own?.bound ?? []).map((b) => b.at)].map((path) => ({ path, ...at(path) })),
   ];
-  const source = { root, layers };
+  const result: Collection = { entries: [], blockers: [], left: [], files: 0, bytes: 0, source: { root: "/", layers } };
+  if (paths.length + layers.length === 0) return result;
+  const source = { root: root(), layers };
+  result.source = source;
   const found = (await native.listFiles({ ...source, paths, ancestors: survey !== undefined })) as {
     entries: FoundFile[];
     refused: { path: string; reason: string }[];
@@ -140,7 +143,6 @@ export async function collect(
   const writing = survey ? openForWriting(survey) : new Set<string>();
   const inJournal = new Set(written.map((w) => w.path));
   const onlyUsed = new Set(used);
-  const result: Collection = { entries: [], blockers: [], left: [], files: 0, bytes: 0, source };
   for (const e of found.entries) {
     if (!isCarried(e.path)) continue;
     if (e.type === "file") {

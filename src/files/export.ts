@@ -92,7 +92,7 @@ async function read(pod: Pod, stage: string): Promise<{ files: Collection; entri
   try {
     await capture?.survey();
     const written = await writtenSoFar(record, capture ? pod.connection : undefined);
-    const root = capture ? rootOf(record) : "/";
+    const root = () => (capture ? rootOf(record) : "/");
     // Of a pod that has ended the host shows all but what lies in its overlays, which is found in its own directory.
     const overlaid = (path: string) =>
       (record.files?.overlays ?? []).some((o) => o.at === "/" || path === o.at || path.startsWith(`${o.at}/`));

@@ -92,12 +92,11 @@ interface Location {
 
 class Host {
   readonly remaps: readonly PathRemap[];
-  readonly points: string[];
+  #points: string[] | undefined;
   readonly #bases = new Map<string, string>();
 
   constructor(remaps: readonly PathRemap[]) {
     this.remaps = remaps;
-    this.points = mountPoints(remaps);
   }
 
   where(path: string): string {
@@ -125,7 +124,8 @@ class Host {
   }
 
   isAssembled(directory: string): boolean {
-    return directory === "/" || this.points.some((p) => isBelow(p, directory));
+    this.#points ??= mountPoints(this.remaps);
+    return directory === "/" || this.#points.some((p) => isBelow(p, directory));
   }
 
   /** Whether an overlay over `directory` shows `path`: nothing is mounted in between. */

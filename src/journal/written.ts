@@ -30,7 +30,9 @@ class Paths {
   #find(path: string, make: boolean): { parent: Node; name: string } | undefined {
     const names = path.split("/").filter((n) => n !== "");
     const name = names.pop();
-    if (name === undefined) return undefined;
+    // What was gone before its path could be made plain is of no use.
+    if (name === undefined || !path.startsWith("/") || [...names, name].some((n) => n === "." || n === ".."))
+      return undefined;
     let parent = this.#root;
     for (const n of names) {
       let next = parent.children.get(n);

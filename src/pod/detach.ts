@@ -213,7 +213,12 @@ export async function detach(pod: Pod, options: DetachOptions, kind: "detach" | 
 /** What is to be carried, and refuses what is too much: ERR_FILES_LIMIT. */
 async function collectFiles(pod: Pod, survey: Survey, written: readonly WrittenPath[], options: DetachOptions) {
   const withFiles = options.withFiles ?? "none";
-  const files = await collect(pod.record, rootOf(pod.record), { written, survey, withFiles, drop: options.drop ?? [] });
+  const files = await collect(pod.record, () => rootOf(pod.record), {
+    written,
+    survey,
+    withFiles,
+    drop: options.drop ?? [],
+  });
   if (withFiles === "all" && !isRecorded(pod.record))
     files.left.push("not carried: what the pod wrote and has closed again, which nobody recorded");
   const most = options.filesLimitBytes ?? Number.POSITIVE_INFINITY;

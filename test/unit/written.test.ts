@@ -40,6 +40,7 @@ t.test("made, written, removed, renamed", async (t) => {
   t.strictSame(of("rename /a /b", "rename /b /c", "remove /c"), []);
   t.strictSame(of("create /a", "create /b", "rename /a /b", "remove /b"), []);
   t.strictSame(of("exchange /a /b"), ["/a tree", "/b tree"], "perhaps they changed places");
+  t.strictSame(of("create /a/../b", "create c", "rename /x /a/./b", "create /"), []);
   t.strictSame(of("execute /bin/sh", "connect /run/s", "bind /run/t", "listen /run/t"), []);
 });
 
