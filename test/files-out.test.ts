@@ -14,9 +14,10 @@ import t from "tap";
 import { exportFiles, reattach, unpackImage, verifyImage } from "virt-run";
 import { podDirectory } from "../src/pod/store.js";
 import { isRoot, leaveNothing } from "./support/apps.js";
-import { virtRun } from "./support/cli.js";
+import { program, shell, virtRun } from "./support/cli.js";
 import { sandbox } from "./support/env.js";
 import { carry, gone, place, removeAll, seen } from "./support/files.js";
+import { needs } from "./support/packages.js";
 import { imageName, until } from "./support/pods.js";
 import { again, shellPod, tell } from "./support/shell-pod.js";
 
@@ -89,4 +90,18 @@ t.test("an end and a prune leave nothing", async (t) => {
     readdirSync(join(sandbox, "state", "virt-run", "pods")).filter((name) => !name.startsWith(".")),
     [],
   );
+});
+
+t.test("a store that can hold no overlay is told of before anything is made", async (t) => {
+  const work = place();
+  const pod = await shellPod(work);
+  await tell(pod, "echo x > file");
+  const image = await carry(pod, "written", () => gone(join(work, "file")));
+  const other = place();
+  for (const name of ["lower", "upper", "work", "store"]) mkdirSync(join(other, name));
+  const mount = `mount -t overlay -o userxattr,lowerdir=lower,upperdir=upper,workdir=work overlay store`;
+  const line = `cd ${other} && ${mount} && XDG_STATE_HOME=${other}/store exec ${process.execPath} ${program} reattach ${image.path}`;
+  const said = await shell(`${needs("unshare")} --map-root-user --mount --propagation private sh -c '${line}'`);
+  t.match(said, { code: 125, err: /the store lies on an overlay.*ERR_KERNEL_FEATURE/ });
+  image.remove();
 });

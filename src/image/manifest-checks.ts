@@ -2,6 +2,7 @@
  * The checks of a manifest whose shape is right: its references, ranges and numbers.
  */
 import { VirtError } from "../errors.js";
+import { checkCarriedFiles } from "./carried-file.js";
 import { highestAddress, pageBytes, partPages } from "./format.js";
 import type { Manifest } from "./manifest.js";
 
@@ -96,45 +97,6 @@ export function checkReferences(m: Manifest): void {
   checkCarriedFiles(m);
   const sums = m.parts.find((p) => p.name === "pages.sum");
   if (sums?.sizeBytes !== 8 * m.pagesInPart.reduce((sum, n) => sum + n, 0)) bad("pages.sum has the wrong size");
-}
-
-const mostNameBytes = 255; // NAME_MAX
-const kernelPath = /^\/(proc|sys|dev)(\/|$)/;
-
-/** Each path once, none that leads elsewhere than it says, nothing inside of what is no directory, content of its size. */
-function checkCarriedFiles(m: Manifest): void {
-  const sizes = new Map(m.parts.map((p) => [p.name, p.sizeBytes]));
-  const seen = new Map<string, NonNullable<Manifest["carriedFiles"]>[number]>();
-  const above = new Set<string>();
-  const isPlain = (path: string) =>
-    path
-      .slice(1)
-      .split("/")
-      .every((n) => n !== "" && n !== "." && n !== ".." && Buffer.byteLength(n) <= mostNameBytes);
-  for (const { path } of m.written ?? []) isPlain(path) || bad(`the written file ${path} is no plain path`);
-  for (const e of m.carriedFiles ?? []) {
-    const names = e.path.slice(1).split("/");
-    if (!isPlain(e.path)) bad(`the carried file ${e.path} is no plain path`);
-    if (kernelPath.test(e.path) && !e.path.startsWith("/dev/shm/")) bad(`the carried file ${e.path} is the kernel's`);
-    if (seen.has(e.path)) bad(`the carried file ${e.path} occurs twice`);
-    if (e.type !== "directory" && above.has(e.path))
-      bad(`the carried file ${e.path} is no directory, and something is in it`);
-    let parent = "";
-    for (const name of names.slice(0, -1)) {
-      parent += `/${name}`;
-      above.add(parent);
-      const type = seen.get(parent)?.type ?? "directory";
-      if (type !== "directory") bad(`the carried file ${e.path} lies in ${parent}, which is no directory`);
-    }
-    if (e.type === "file") {
-      const size = sizes.get(e.name) ?? bad(`part ${e.name} is missing`);
-      if (size !== e.sizeBytes) bad(`the carried file ${e.path} has ${e.sizeBytes} bytes, its content ${size}`);
-      const first = e.linkTo === undefined ? undefined : seen.get(e.linkTo);
-      if (e.linkTo !== undefined && (first?.type !== "file" || first.linkTo !== undefined || first.name !== e.name))
-        bad(`the carried file ${e.path} is a link to ${e.linkTo}, which is no such file`);
-    }
-    seen.set(e.path, e);
-  }
 }
 
 /** True if pages `index` … lie within the parts; a run may go on from a full part into the next. */

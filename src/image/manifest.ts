@@ -5,27 +5,19 @@
  */
 import * as v from "valibot";
 import { VirtError } from "../errors.js";
+import { carriedFile } from "./carried-file.js";
 import { formatName, formatVersion, highestAddress } from "./format.js";
+import { absolutePath, bytes, count, decimal, optional } from "./manifest-basics.js";
 import { bad, checkReferences } from "./manifest-checks.js";
 
 const mostPid = 2 ** 22;
 
-const count = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
 const int = v.pipe(v.number(), v.safeInteger());
 const pid = v.pipe(v.number(), v.safeInteger(), v.minValue(1), v.maxValue(mostPid));
 const fdNumber = v.pipe(v.number(), v.safeInteger(), v.minValue(0), v.maxValue(2 ** 30));
 const address = v.pipe(v.number(), v.safeInteger(), v.minValue(0), v.maxValue(highestAddress));
 const hex = v.pipe(v.string(), v.regex(/^0x[0-9a-f]{1,16}$/));
-const decimal = v.pipe(v.string(), v.regex(/^-?\d{1,20}$/));
-const absolutePath = v.pipe(
-  v.string(),
-  v.startsWith("/"),
-  v.maxLength(4096),
-  v.check((s) => !s.includes("\0")),
-);
-const bytes = v.instance(Buffer);
 const sha256 = v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/));
-const optional = v.exactOptional;
 const run = v.union([v.strictTuple([count, count, count]), v.strictTuple([count, count, count, v.literal(1)])]);
 
 const mapping = v.object({
@@ -296,46 +288,6 @@ const file = v.object({
   /** In /proc, /sys …: made up as it is read. */
   byKernel: optional(v.boolean()),
 });
-
-const uid32 = v.pipe(count, v.maxValue(2 ** 32 - 1));
-const xattrs = v.array(v.strictTuple([v.pipe(v.string(), v.regex(/^user\.(?!overlay\.)/), v.maxLength(255)), bytes]));
-const attributes = {
-  path: absolutePath,
-  mode: v.pipe(count, v.maxValue(0o7777)),
-  mtimeNs: decimal,
-  uid: uid32,
-  gid: uid32,
-};
-
-/** A file that travels with the pod under its own path: see docs/files.md. Hard links are further entries with `linkTo`. */
-const carriedFile = v.variant("type", [
-  v.object({
-    ...attributes,
-    type: v.literal("file"),
-    name: v.pipe(v.string(), v.regex(/^files\/[0-9a-f]{64}$/)),
-    sizeBytes: count,
-    /** Written by the pod, or only mapped or open: a program, a library. */
-    why: v.picklist(["written", "used"]),
-    sparse: optional(v.boolean()),
-    linkTo: optional(absolutePath),
-    xattrs: optional(xattrs),
-  }),
-  /** `opaque`: nothing of a directory of that name on the host is to be seen. */
-  v.object({ ...attributes, type: v.literal("directory"), opaque: optional(v.boolean()), xattrs: optional(xattrs) }),
-  v.object({
-    ...attributes,
-    type: v.literal("symlink"),
-    target: v.pipe(
-      v.string(),
-      v.minLength(1),
-      v.maxLength(4095),
-      v.check((s) => !s.includes("\0")),
-    ),
-  }),
-  v.object({ ...attributes, type: v.literal("fifo") }),
-  /** Was there before the pod came, which removed it where only it can see that. */
-  v.object({ path: absolutePath, type: v.literal("absent") }),
-]);
 
 const remap = v.object({ from: absolutePath, to: absolutePath });
 
