@@ -188,6 +188,13 @@ t.test("a program, its library and its loader that are missing, or others, on th
   t.strictSame(readFileSync(await seen(pod, library)), bytes, "the pod sees its own");
   t.strictSame(readFileSync(library), other, "the host's is untouched");
   t.equal(statSync(library).mode & 0o777, 0o500);
+
+  // Out of a pod that has ended as well.
+  const side = await again(image, { name: "side" });
+  await side.destroy();
+  const out = place();
+  t.ok((await exportFiles(side, out)).written.includes(library));
+  t.strictSame(readFileSync(join(out, library)), bytes);
   image.remove();
 
   // Carried once more although nobody asked: only the pod has it.

@@ -11,7 +11,7 @@ import { type CarriedFile, isLiving, type Manifest } from "../image/manifest.js"
 import { readJournal } from "../journal/journal.js";
 import { type WrittenPath, writtenPaths } from "../journal/written.js";
 import { type Data, native } from "../native.js";
-import { overlayUpper, type PodRecord, podDirectory } from "../pod/store.js";
+import { boundFile, overlayUpper, type PodRecord, podDirectory } from "../pod/store.js";
 
 /** What a detach carries: nothing but what only the pod has, what it wrote, or what it has mapped and open as well. */
 export type WithFiles = "none" | "written" | "all";
@@ -119,7 +119,7 @@ export async function collect(
   record: PodRecord,
   root: () => string,
   wanted: { written: readonly WrittenPath[]; survey?: Surveyed | undefined; withFiles: WithFiles; drop?: string[] },
-  place: (path: string) => string = (path) => path,
+  place?: (path: string) => string,
 ): Promise<Collection> {
   const { written, survey, withFiles } = wanted;
   const own = record.files;
@@ -127,10 +127,12 @@ export async function collect(
   const used = withFiles === "all" && survey ? usedPaths(survey).filter(isCarried) : [];
   const usedBefore = new Set([...(own?.used ?? []), ...(own?.bound ?? []).map((b) => b.at)]);
   const ofJournal = withFiles === "none" ? [] : written.filter((w) => isCarried(w.path));
-  const at = (path: string) => (place(path) === path ? {} : { at: place(path) });
+  const at = (path: string) => (place === undefined || place(path) === path ? {} : { at: place(path) });
+  const bound = (own?.bound ?? []).map((b) => ({ path: b.at, ...(place ? { at: boundFile(record.id, b.name) } : {}) }));
   const paths = [
     ...ofJournal.map((w) => ({ ...w, ...at(w.path) })),
-    ...[...used, ...(own?.bound ?? []).map((b) => b.at)].map((path) => ({ path, ...at(path) })),
+    ...used.map((path) => ({ path, ...at(path) })),
+    ...bound,
   ];
   const result: Collection = { entries: [], blockers: [], left: [], files: 0, bytes: 0, source: { root: "/", layers } };
   if (paths.length + layers.length === 0) return result;

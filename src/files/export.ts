@@ -126,10 +126,11 @@ function onHost(record: PodRecord, path: string): string {
 
 async function place(from: string, entries: CarriedFile[], to: string, left: string[]): Promise<ExportResult> {
   mkdirSync(to, { recursive: true });
-  // Whom a set-user-id program is to run as is not for an export to say.
+  // Whom a set-user-id program is to run as, and who else may write, is not for an export to say.
   const plain = entries
     .filter((e) => e.type !== "absent")
-    .map((e) => (e.type === "file" ? { ...e, mode: e.mode & 0o777 } : e));
+    .map((e) => (e.type === "file" ? { ...e, mode: e.mode & 0o777 } : e))
+    .map((e) => (e.type === "directory" ? { ...e, mode: e.mode & 0o755 } : e));
   const outcomes = (await native.placeFiles({ to, image: from, entries: asData(plain), keep: true })) as {
     path: string;
     what: "written" | "there" | "conflict";

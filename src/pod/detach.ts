@@ -36,7 +36,7 @@ import { podDirectory, saveRecord } from "./store.js";
 export interface Progress {
   /**
    * Of a capture: "freeze", "survey", "files" (only if any are carried), "read", "verify" (image is synced and read back), then "thaw" or "release". Of a
-   * rebuild: "launch", "tree", "handles", "memory", "state", "commit". More may come; "start" before the first.
+   * rebuild: "files" (only if any are carried), "launch", "tree", "handles", "memory", "state", "commit". More may come; "start" before the first.
    */
   phase: string;
   /** Memory that is done, in bytes; in the phase "files" their content. */
@@ -121,13 +121,15 @@ export async function detach(pod: Pod, options: DetachOptions, kind: "detach" | 
   const host = describeHost();
   const writer = new ImageWriter(imagePath(options.image ?? defaultImageName(pod)));
   const capture = openCapture(pod, options, kind);
-  const stopWatching = watch(capture, options);
+  let files: Progress | undefined; // while those are read: the capture itself waits then
+  const job = { stop: () => capture.stop(), progress: () => files ?? capture.progress() };
+  const stopWatching = watch(job, options);
   try {
     const start = performance.now();
     const survey = (await capture.survey()) as unknown as Survey;
     const written = await writtenSoFar(pod.record, pod.connection);
-    const files = await collectFiles(pod, survey, written, options);
-    const blockers = [...blockersOf(survey), ...files.blockers];
+    const found = await collectFiles(pod, survey, written, options);
+    const blockers = [...blockersOf(survey), ...found.blockers];
     if (blockers.length > 0) {
       throw new VirtError(
         "ERR_BLOCKED",
@@ -136,14 +138,18 @@ export async function detach(pod: Pod, options: DetachOptions, kind: "detach" | 
       );
     }
     const carriedFiles = await copyContent(
-      files,
+      found,
       writer.directory,
       (name) => {
         if (options.signal?.aborted) throw aborted(options.signal);
         return writer.carry(name);
       },
-      (doneBytes) => options.onProgress?.({ phase: "files", doneBytes, totalBytes: files.bytes }),
+      (doneBytes) => {
+        files = { phase: "files", doneBytes, totalBytes: found.bytes };
+        options.onProgress?.(files);
+      },
     );
+    files = undefined;
     const record = (await capture.read(writer.fd)) as unknown as Survey;
     void writer.add("pages.sum");
     for (const c of record.carried) c.name = await writer.carry(c.name);
@@ -174,7 +180,7 @@ export async function detach(pod: Pod, options: DetachOptions, kind: "detach" | 
         ...(pod.record.hostname === undefined ? {} : { hostname: pod.record.hostname }),
       },
       ...rest,
-      accepted: [...rest.accepted, ...files.left],
+      accepted: [...rest.accepted, ...found.left],
       ...(carriedFiles.length > 0 ? { carriedFiles } : {}),
       ...(isRecorded(pod.record) ? { written } : {}),
     });

@@ -239,7 +239,10 @@ export async function reattach(nameOrImage: string | Image, options: ReattachOpt
     const log = join(image.path, "log");
     if (existsSync(log)) copyFileSync(log, join(directory, "log"));
     if (manifest.written) saveEarlierWritten(id, manifest.written);
+    if (placement.overlays.length + placement.bound.length > 0)
+      options.onProgress?.({ phase: "files", doneBytes: 0, totalBytes: image.carried.bytes });
     const placed = await placeInPod(image, placement, id);
+    if (options.signal?.aborted) throw aborted(options.signal, untouched);
     if (placed && placed.layers.length > 0) {
       record.files = placed.files;
       saveRecord(record);

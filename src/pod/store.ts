@@ -10,6 +10,7 @@ import {
   openSync,
   readdirSync,
   readFileSync,
+  realpathSync,
   renameSync,
   rmSync,
   statSync,
@@ -100,6 +101,11 @@ export function podDirectory(id: string): string {
 /** The pod's own files: see PodFiles. */
 export function podFilesDirectory(id: string): string {
   return join(podDirectory(id), "files");
+}
+
+/** A file that stands in place of the host's, without links on the way. */
+export function boundFile(id: string, name: string): string {
+  return join(realpathSync(podFilesDirectory(id)), "bound", name);
 }
 
 /** What a pod has written below one of its overlays. */

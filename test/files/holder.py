@@ -1,6 +1,6 @@
 # Holds files in every way there is, and proves on request that all are what they were: shared and private mappings, a lock,
-# a position, an append, an unlinked file.
-import fcntl, mmap, os, sys
+# a position, an append, an unlinked file, a fifo, a socket.
+import fcntl, mmap, os, socket, sys
 
 shared = open("shared", "w+b")
 shared.write(b"s" * 10000)
@@ -18,6 +18,11 @@ unlinked.flush()
 append = open("append", "ab", buffering=0)
 reader = open("append", "rb", buffering=0)
 fcntl.flock(append, fcntl.LOCK_EX)
+server = socket.socket(socket.AF_UNIX)
+server.bind("socket")
+server.listen()
+os.mkfifo("fifo")
+fifo = os.open("fifo", os.O_RDWR)
 print("ready", flush=True)
 for n, line in enumerate(sys.stdin):
     view[n] = ord("0") + n
@@ -27,6 +32,14 @@ for n, line in enumerate(sys.stdin):
         seen = again.read(n + 1)
     with open("private", "rb") as again:
         below = again.read()
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect("socket")
+        client.send(b"hello")
+        served, _ = server.accept()
+        heard = served.recv(100)
+        served.close()
+    with open("fifo", "wb", buffering=0) as end:
+        end.write(b"through")
     ok = (
         said == b"line %d\n" % n
         and seen == b"0123456789"[: n + 1]
@@ -34,6 +47,8 @@ for n, line in enumerate(sys.stdin):
         and below == b"p" * 10000
         and copy[4999:5002] == b"pXp"
         and os.pread(unlinked.fileno(), 100, 0) == b"nameless"
+        and heard == b"hello"
+        and os.read(fifo, 100) == b"through"
         and os.path.samestat(os.fstat(shared.fileno()), os.stat("shared"))
     )
     print("answer", n, ok, said, seen, flush=True)
