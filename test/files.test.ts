@@ -289,7 +289,9 @@ t.test("refused by name, and the pod runs on", async (t) => {
     code: "ERR_BLOCKED",
     blockers: [{ code: "ERR_UNSUPPORTED", message: /not UTF-8/ }],
   });
-  await tell(pod, "rm $(printf '\\377')");
+  await tell(pod, "rm $(printf '\\377') && mkdir $(printf '%0100d' 0 | tr 0 '\\377')");
+  (await pod.snapshot({ image: imageName() })).remove();
+  await tell(pod, "rmdir $(printf '%0100d' 0 | tr 0 '\\377')");
   const progress: string[] = [];
   const image = await pod.snapshot({
     image: imageName(),

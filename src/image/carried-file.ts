@@ -54,15 +54,13 @@ export function checkCarriedFiles(m: Manifest): void {
   const sizes = new Map(m.parts.map((p) => [p.name, p.sizeBytes]));
   const seen = new Map<string, NonNullable<Manifest["carriedFiles"]>[number]>();
   const above = new Set<string>();
-  const isPlain = (path: string) =>
-    path
-      .slice(1)
-      .split("/")
-      .every((n) => n !== "" && n !== "." && n !== ".." && Buffer.byteLength(n) <= mostNameBytes);
-  for (const { path } of m.written ?? []) isPlain(path) || bad(`the written file ${path} is no plain path`);
+  const isPlain = (names: string[]) => names.every((n) => n !== "" && n !== "." && n !== "..");
+  for (const { path } of m.written ?? [])
+    isPlain(path.slice(1).split("/")) || bad(`the written file ${path} is no plain path`);
   for (const e of m.carriedFiles ?? []) {
     const names = e.path.slice(1).split("/");
-    if (!isPlain(e.path)) bad(`the carried file ${e.path} is no plain path`);
+    if (!isPlain(names) || names.some((n) => Buffer.byteLength(n) > mostNameBytes))
+      bad(`the carried file ${e.path} is no plain path`);
     if (kernelPath.test(e.path) && !e.path.startsWith("/dev/shm/")) bad(`the carried file ${e.path} is the kernel's`);
     if (seen.has(e.path)) bad(`the carried file ${e.path} occurs twice`);
     if (e.type !== "directory" && above.has(e.path))
