@@ -65,6 +65,7 @@ export const errorHints = {
   ERR_EXEC_STREAM: "end the command that was started with exec",
   ERR_FAULT: "a fault point was set with VIRT_RUN_FAULT",
   ERR_FD_IN_FLIGHT: "try again when the program has received it",
+  ERR_FILES_LIMIT: "raise --files-limit, or carry less with --with-files",
   ERR_FILE_REPLACED: "put the file back under its name",
   ERR_FILE_UNREACHABLE: "let the program close or unmap it",
   ERR_FREEZE_TIMEOUT: "try again; a thread was in a call that cannot be interrupted",
@@ -89,6 +90,7 @@ export const errorHints = {
   ERR_NOT_EXECUTABLE: "",
   ERR_NOT_FOUND: "",
   ERR_NOT_PERMITTED: "run virt-run as the user who launched the pod",
+  ERR_NOT_RECORDED: "launch it with --record default",
   ERR_OUTSIDE_PIPE: "start both programs inside the pod",
   ERR_PACKET_PIPE: "let the reader catch up first",
   ERR_PID_TAKEN: "",
@@ -198,7 +200,7 @@ export function toVirtError(thrown: unknown): VirtError {
       path,
       phase,
       attached,
-      hint: hintFor(e.code, errnoName, syscall),
+      hint: hintFor(e.code, errnoName, syscall, e.message),
       cause: e,
     });
   }
@@ -208,7 +210,9 @@ export function toVirtError(thrown: unknown): VirtError {
   return new VirtError("ERR_BUG", e.message, { cause: e });
 }
 
-function hintFor(code: string, errnoName?: string, syscall?: string): string | undefined {
+function hintFor(code: string, errnoName?: string, syscall?: string, message = ""): string | undefined {
+  if (code === "ERR_LAUNCH" && message.includes("overlay"))
+    return "overlays need Linux 5.11 and a store on a disk of this host: set XDG_STATE_HOME to a directory on one";
   if (code === "ERR_LAUNCH" && (errnoName === "EPERM" || errnoName === "ENOSPC" || errnoName === "EINVAL")) {
     return "this host does not let users make user namespaces; `virt-run doctor` says what to change";
   }

@@ -8,6 +8,7 @@
  * const again = await reattach(image, { remap: { path: { "/data": "/mnt/data" } } });
  */
 export { type Blocker, type ErrorCode, errorHints, VirtError } from "./errors.js";
+export { type ExportResult, exportFiles } from "./files/export.js";
 export { packImage, unpackImage } from "./image/archive.js";
 export { Image, type ImageSummary, listImages as images, openImage, verifyImage } from "./image/image.js";
 export type { Manifest } from "./image/manifest.js";

@@ -40,8 +40,17 @@ export interface NativeLaunchOptions {
   isolated?: boolean;
   noNetwork?: boolean;
   noDevices?: boolean;
+  /** Files that only this pod sees: overlays and single files, parents before what lies in them. */
+  layers?: NativeLayer[];
   argv?: string[];
   env?: string[];
+}
+
+/** native/init/protocol.h, LayerKind. `source`: the directory that has `upper` and `work`, or the file. */
+export interface NativeLayer {
+  kind: "overlay" | "assembled" | "file";
+  at: string;
+  source: string;
 }
 
 export interface NativeProgress {
@@ -83,6 +92,12 @@ export interface Native {
   peerPid(fd: number): number;
   /** Reads every page of an image and compares it with its hash; ERR_IMAGE_DAMAGED names the first bad one. */
   verifyPages(directory: string, pagesInPart: number[]): Promise<void>;
+  /** What of these paths is there, without content: native/files/list.h. */
+  listFiles(request: { [key: string]: Data }): Promise<unknown>;
+  /** Content of what listFiles() found, into new files of a directory; gives their sizes. native/files/list.h */
+  copyFiles(request: { [key: string]: Data }): Promise<unknown>;
+  /** Makes carried files below a directory: native/files/place.h. */
+  placeFiles(request: { [key: string]: Data }): Promise<unknown>;
   /** Bytes on a socket, descriptors riding on the first. */
   sendFds(fd: number, bytes: Buffer, fds: number[]): void;
   /** isatty(3). */

@@ -12,7 +12,16 @@ import { sandbox } from "./support/env.js";
 import { leftovers } from "./support/leftovers.js";
 import { until } from "./support/pods.js";
 import { Random, seeds } from "./support/random.js";
-import { goesOn, isWhole, type Outcome, startSteady, supervise, survivor, unfinished } from "./support/steady.js";
+import {
+  goesOn,
+  isWhole,
+  type Outcome,
+  startSteady,
+  steadyProgram,
+  supervise,
+  survivor,
+  unfinished,
+} from "./support/steady.js";
 
 leaveNothing(t);
 
@@ -97,7 +106,7 @@ async function reattaches(image: string): Promise<void> {
 }
 
 async function imageOf(pod: Pod): Promise<string> {
-  const image = await pod.detach({ image: newImage() });
+  const image = await pod.detach({ image: newImage(), withFiles: "all" });
   return image.path;
 }
 
@@ -129,6 +138,7 @@ for (const kind of ["detach", "snapshot"] as const) {
 
 t.test("reattach, with a fault at each point", async (t) => {
   const image = await imageOf(await startSteady());
+  rmSync(steadyProgram()); // it has to be placed
   for (const fault of points.flatMap((name) => [`${name}:error`, `${name}:kill`])) {
     try {
       const outcome = await supervise(["reattach", image], { fault });

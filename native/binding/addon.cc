@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "binding/convert.h"
+#include "binding/files.h"
 #include "binding/job.h"
 #include "binding/launch_options.h"
 #include "binding/probe.h"
@@ -190,6 +191,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   exports.Set("errnoName", Napi::Function::New(env, js_errno_name));
   exports.Set("probe", Napi::Function::New(env, js_probe));
   exports.Set("encodeExec", Napi::Function::New(env, js_encode_exec));
+  export_files(env, exports);
   export_jobs(env, exports);
   return exports;
 }

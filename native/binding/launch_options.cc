@@ -79,6 +79,15 @@ LaunchOptions launch_options(const Value& o) {
   }
   if (o.get_bool("noNetwork", false)) p.flags |= protocol::kPlanNoNetwork;
   if (o.get_bool("noDevices", false)) p.flags |= protocol::kPlanNoDevices;
+  if (const Value* layers = o.find("layers")) {
+    for (const Value& l : layers->as_list()) {
+      const std::string kind = l.at("kind").as_string();
+      p.layers.push_back({kind == "file"        ? protocol::LayerKind::kFile
+                          : kind == "assembled" ? protocol::LayerKind::kAssembled
+                                                : protocol::LayerKind::kOverlay,
+                          l.at("at").as_string(), l.at("source").as_string()});
+    }
+  }
   p.argv = strings(o.find("argv"));
   p.env = strings(o.find("env"));
   out.files.init_program = o.at("init").as_string();

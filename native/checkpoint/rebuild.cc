@@ -215,6 +215,8 @@ void Rebuild::build(const std::atomic<bool>& stop, std::atomic<uint64_t>& done_b
   memory_->seal();
   for (GrownProcess* p : live_) processes_->set_addresses(*p);
   make_late_handles();
+  auto& notes = processes_->notes;
+  notes.insert(notes.end(), context_->notes.begin(), context_->notes.end());
   for (GrownProcess* p : live_) processes_->place_handles(*p);
   processes_->claim_terminals();
   for (GrownProcess* p : live_) processes_->make_threads(*p);

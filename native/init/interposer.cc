@@ -124,9 +124,11 @@ int Interposer::start(Setup setup) {
 void Interposer::catch_up() {
   if (!runs_) return;
   constexpr int kPatienceMs = 1000;
+  eventfd_t stale;
+  eventfd_read(caught_up_.get(), &stale);  // of a time when we did not wait for it
   eventfd_write(asked_.get(), 1);
   pollfd p{caught_up_.get(), POLLIN, 0};
-  poll(&p, 1, kPatienceMs);
+  if (poll(&p, 1, kPatienceMs) > 0) eventfd_read(caught_up_.get(), &stale);
 }
 
 std::shared_ptr<const RuleSet> Interposer::rules() {

@@ -13,6 +13,7 @@
 #include <cstdlib>
 #include <utility>
 
+#include "init/namespaces.h"
 #include "init/rights.h"
 #include "init/seed.h"
 #include "init/spawn.h"
@@ -336,6 +337,8 @@ void Keeper::drain() {
     pump_all(*consoles_[i], static_cast<int>(i));
   }
   interposer_.catch_up();
+  // Before anybody hears of it: whoever reattaches at once would find them, and lose them.
+  remove_mount_points();
   if (detached_) {
     record("detached\n");
   } else if (first_ended_) {

@@ -1,9 +1,13 @@
 #include "init/mounts.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#include <utility>
 
 #ifndef OPEN_TREE_CLONE
 #define OPEN_TREE_CLONE 1
@@ -66,6 +70,43 @@ bool change_mount(const std::string& path, uint64_t set, uint64_t clear, bool re
 
 bool change_mount(const UniqueFd& tree, uint64_t set, uint64_t clear, bool recursive) {
   return change(tree.get(), "", AT_EMPTY_PATH, set, clear, recursive);
+}
+
+bool list_covered(const std::string& base, std::vector<Covered>* out) {
+  UniqueFd list(open(base.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!list) return false;
+  alignas(8) char buffer[32768];
+  struct Entry {  // struct linux_dirent64, getdents(2)
+    uint64_t ino;
+    int64_t off;
+    uint16_t length;
+    uint8_t type;
+    char name[1];
+  };
+  for (;;) {
+    const ssize_t n = getdents64(list.get(), buffer, sizeof buffer);
+    if (n <= 0) return n == 0;
+    for (ssize_t at = 0; at < n;) {
+      const auto* entry = reinterpret_cast<const Entry*>(buffer + at);
+      at += entry->length;
+      Covered c;
+      c.name = entry->name;
+      if (c.name == "." || c.name == "..") continue;
+      struct stat st {};
+      if (fstatat(list.get(), c.name.c_str(), &st, AT_SYMLINK_NOFOLLOW) != 0) continue;
+      if (S_ISLNK(st.st_mode)) {
+        char text[4096];
+        const ssize_t size = readlinkat(list.get(), c.name.c_str(), text, sizeof text);
+        if (size <= 0 || size == sizeof text) continue;
+        c.link.assign(text, static_cast<size_t>(size));
+      } else {
+        c.directory = S_ISDIR(st.st_mode);
+        c.fd = clone_tree(list.get(), c.name);
+        if (!c.fd) return false;
+      }
+      out->push_back(std::move(c));
+    }
+  }
 }
 
 }  // namespace virt::init

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "sys/fd.h"
 
@@ -29,5 +30,14 @@ inline constexpr uint64_t kReadOnlyMount = 1, kNoDevices = 4;
 // of none. ENOSYS where the kernel has no such call.
 bool change_mount(const std::string& path, uint64_t set, uint64_t clear, bool recursive);
 bool change_mount(const UniqueFd& tree, uint64_t set, uint64_t clear, bool recursive);
+
+// One thing in a directory that is about to be covered, cloned so that it can be mounted back afterwards.
+struct Covered {
+  std::string name, link;  // link: the target, if it is a symbolic link
+  bool directory = false;
+  UniqueFd fd;
+};
+
+bool list_covered(const std::string& base, std::vector<Covered>* out);
 
 }  // namespace virt::init

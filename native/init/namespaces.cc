@@ -1,6 +1,5 @@
 #include "init/namespaces.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <sched.h>
 #include <sys/mount.h>
@@ -16,6 +15,7 @@
 
 #include "init/isolation.h"
 #include "init/mounts.h"
+#include "init/overlay.h"
 #include "init/rights.h"
 #include "sys/fd.h"
 
@@ -71,50 +71,6 @@ bool make_mount_point(const std::string& path, bool directory) {
   }
   made_mount_points().push_back(path);
   return true;
-}
-
-// One thing in a directory that is about to be covered, cloned so that it can be mounted back afterwards.
-struct Covered {
-  std::string name, link;  // link: the target, if it is a symbolic link
-  bool directory = false;
-  UniqueFd fd;
-};
-
-bool list_covered(const std::string& base, std::vector<Covered>* out) {
-  UniqueFd list(open(base.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!list) return false;
-  alignas(8) char buffer[32768];
-  struct Entry {  // struct linux_dirent64, getdents(2)
-    uint64_t ino;
-    int64_t off;
-    uint16_t length;
-    uint8_t type;
-    char name[1];
-  };
-  for (;;) {
-    const ssize_t n = getdents64(list.get(), buffer, sizeof buffer);
-    if (n <= 0) return n == 0;
-    for (ssize_t at = 0; at < n;) {
-      const auto* entry = reinterpret_cast<const Entry*>(buffer + at);
-      at += entry->length;
-      Covered c;
-      c.name = entry->name;
-      if (c.name == "." || c.name == "..") continue;
-      struct stat st {};
-      if (fstatat(list.get(), c.name.c_str(), &st, AT_SYMLINK_NOFOLLOW) != 0) continue;
-      if (S_ISLNK(st.st_mode)) {
-        char text[4096];
-        const ssize_t size = readlinkat(list.get(), c.name.c_str(), text, sizeof text);
-        if (size <= 0 || size == sizeof text) continue;
-        c.link.assign(text, static_cast<size_t>(size));
-      } else {
-        c.directory = S_ISDIR(st.st_mode);
-        c.fd = clone_tree(list.get(), c.name);
-        if (!c.fd) return false;
-      }
-      out->push_back(std::move(c));
-    }
-  }
 }
 
 // The user may not make the mount point on the host: put a tmpfs where the nearest existing directory is,
@@ -229,6 +185,8 @@ Step furnish(const LaunchPlan& plan) {
   }
   std::vector<UniqueFd> terminals;
   for (const Remap& remap : plan.remaps) terminals.push_back(hold_terminal(remap));
+  Layers layers(plan);
+  if (const Step s = layers.open(); s.failed()) return s;
   if (mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, nullptr) != 0) {
     return failed("mounting /proc");
   }
@@ -248,8 +206,12 @@ Step furnish(const LaunchPlan& plan) {
     return failed("mounting /dev/ptmx");
   }
   for (size_t i = 0; i < plan.remaps.size(); ++i) {
+    if (const Step s = layers.mount_above(plan.remaps[i].to); s.failed()) return s;
     if (const Step s = apply_remap(plan.remaps[i], std::move(terminals[i])); s.failed()) return s;
+    layers.passed(plan.remaps[i].to);
   }
+  // Before the rules: an overlay over a place would show what a rule has hidden below it.
+  if (const Step s = layers.mount_rest(); s.failed()) return s;
   for (const protocol::MountRule& rule : plan.mounts) {
     // Not made on the host, where others would read it.
     if (rule.operation != protocol::MountOperation::kFile || exists(rule.path)) continue;
@@ -266,7 +228,8 @@ Step furnish(const LaunchPlan& plan) {
 void remove_mount_points() {
   auto& list = made_mount_points();
   for (auto it = list.rbegin(); it != list.rend(); ++it) {
-    umount2(it->c_str(), MNT_DETACH);
+    while (umount2(it->c_str(), MNT_DETACH) == 0) {  // what a remap shows, and an overlay over that
+    }
     if (rmdir(it->c_str()) != 0) {
       struct stat st {};
       if (lstat(it->c_str(), &st) == 0 && S_ISREG(st.st_mode) && st.st_size == 0) unlink(it->c_str());

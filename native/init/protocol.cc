@@ -33,6 +33,12 @@ std::string encode(const LaunchPlan& plan) {
     w.text(m.path);
     w.text(m.source);
   }
+  w.number(static_cast<uint32_t>(plan.layers.size()));
+  for (const Layer& l : plan.layers) {
+    w.number(l.kind);
+    w.text(l.at);
+    w.text(l.source);
+  }
   w.texts(plan.argv);
   w.texts(plan.env);
   return w.bytes();
@@ -73,6 +79,14 @@ bool decode(std::string_view bytes, LaunchPlan* plan) {
     m.source = r.text();
     if (m.operation > MountOperation::kFile) return false;
     plan->mounts.push_back(m);
+  }
+  const auto layers = r.number<uint32_t>();
+  for (uint32_t i = 0; i < layers && r.ok(); ++i) {
+    Layer l;
+    l.kind = r.number<LayerKind>();
+    l.at = r.text();
+    l.source = r.text();
+    plan->layers.push_back(l);
   }
   plan->argv = r.texts();
   plan->env = r.texts();

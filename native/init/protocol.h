@@ -41,6 +41,7 @@ enum class Type : uint16_t {
   kHook = 15,     // u32 1: hooks are asked on this connection from now on; 0: no more
   kAnswer = 16,   // what a hook says (interpose/asks.h), up to 1 fd; no reply
   kSocket = 17,   // u32 family, u32 type, u32 protocol → one fd, a socket of the pod's network namespace
+  kCatchUp = 20,  // the journal holds all that was done so far when the answer comes
   // events
   kForked = 0xff,    // u32 pid of init as its parent sees it; before anything else
   kStarted = 0x100,  // u32 pid of the first program
@@ -102,6 +103,18 @@ struct MountRule {
   std::string path, source;
 };
 
+// Files that only this pod sees (init/overlay.h).
+enum class LayerKind : uint32_t {
+  kOverlay =
+      0,  // `upper` in `source` lies over the directory `at` and takes what is written there; `work` is overlayfs's
+  kAssembled = 1,  // the same where `at` has mounts below it or is the root: what is in it is mounted back
+  kFile = 2,       // the file `source` stands at `at`, which is one
+};
+struct Layer {
+  LayerKind kind = LayerKind::kOverlay;
+  std::string at, source;
+};
+
 // Everything virt-init does before it becomes a keeper. Written once to its plan fd by the supervisor.
 struct LaunchPlan {
   uint32_t flags = 0;
@@ -120,6 +133,7 @@ struct LaunchPlan {
   std::string cwd;
   std::vector<Remap> remaps;
   std::vector<MountRule> mounts;
+  std::vector<Layer> layers;  // parents before what lies in them
   std::vector<std::string> argv, env;
 };
 

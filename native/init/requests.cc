@@ -71,6 +71,10 @@ void Keeper::handle(Connection& c, const Frame& f) {
       c.lock.clear();
       c.reply(f, 0);
       return;
+    case Type::kCatchUp:
+      interposer_.catch_up();
+      c.reply(f, 0);
+      return;
     case Type::kOpen:
       handle_open(c, f);
       return;

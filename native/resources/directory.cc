@@ -1,6 +1,7 @@
 // Directories (with the position of readdir) and O_PATH handles of anything that has a path.
 #include <fcntl.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "base/error.h"
@@ -32,10 +33,25 @@ void require_path(Handle& h, CaptureContext& c) {
   h.record.set("path", path);
 }
 
+uint64_t file_system(int fd) {
+  struct statfs fs {};
+  return fstatfs(fd, &fs) == 0 ? static_cast<uint64_t>(fs.f_type) : 0;
+}
+
+// A position is a word of the file system's own: another kind of one takes it for something else, and overlayfs counts in
+// what it has just put together.
+bool keeps_position(const Value& record, int fd) {
+  constexpr uint64_t kOverlay = 0x794c7630;  // statfs(2)
+  const Value* was = record.find("fileSystem");
+  const uint64_t now = file_system(fd);
+  return was == nullptr ? now != kOverlay : was->as_hex() == now && now != kOverlay;
+}
+
 void capture_directory(Handle& h, CaptureContext& c) {
   require_path(h, c);
   // ext4 counts in hashes of 63 bits.
   h.record.set("position", Value::hex(static_cast<uint64_t>(h.position)));
+  if (h.position != 0) h.record.set("fileSystem", Value::hex(file_system(h.dup.get())));
 }
 
 int rebuild_directory(const Value& record, RebuildContext& c) {
@@ -45,7 +61,10 @@ int rebuild_directory(const Value& record, RebuildContext& c) {
   const UniqueFd mine = c.take(fd);
   const Value& at = record.at("position");
   const auto position = at.is_string() ? static_cast<int64_t>(at.as_hex()) : at.as_int(0, INT64_MAX);
-  if (position != 0) {
+  if (position != 0 && !keeps_position(record, mine.get())) {
+    c.notes.push_back(record.at("path").as_string() +
+                      ": a directory that was being read is read from its beginning again");
+  } else if (position != 0) {
     // ext4 remembers where the first look began, and rewinding would lead there: let that be the beginning.
     char some[1024];
     check(syscall(SYS_getdents64, mine.get(), some, sizeof some), "getdents64", "reading a directory");

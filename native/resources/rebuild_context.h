@@ -72,6 +72,8 @@ class RebuildContext {
   std::vector<std::function<void()>> when_all_stand;
   // … and after that: closing the ends that were closed.
   std::vector<std::function<void()>> at_last;
+  // What could not be had back as it was, in words.
+  std::vector<std::string> notes;
   // Makes a handle now if it does not stand yet; set by checkpoint/.
   std::function<int(int64_t id)> make_handle;
 

@@ -27,6 +27,7 @@ LaunchPlan some_plan() {
   p.cwd = "/wörk";
   p.remaps = {{"/a", "/b"}, {"", "/c"}};
   p.mounts = {{MountOperation::kHide, "/a", ""}, {MountOperation::kFile, "/b", "/state/b"}};
+  p.layers = {{LayerKind::kAssembled, "/", "/store"}, {LayerKind::kFile, "/a", "/b"}};
   p.argv = {"sh", "", "-c"};
   p.env = {"A=1"};
   return p;
@@ -43,12 +44,17 @@ bool same(const LaunchPlan& a, const LaunchPlan& b) {
     for (const MountRule& m : p.mounts) out.emplace_back(m.operation, m.path, m.source);
     return out;
   };
+  const auto layers = [](const LaunchPlan& p) {
+    std::vector<std::tuple<LayerKind, std::string, std::string>> out;
+    for (const Layer& l : p.layers) out.emplace_back(l.kind, l.at, l.source);
+    return out;
+  };
   return a.flags == b.flags && a.stdio == b.stdio && a.uid == b.uid && a.gid == b.gid && a.rows == b.rows &&
          a.columns == b.columns && a.open_files == b.open_files &&
          a.monotonic_offset_ns == b.monotonic_offset_ns && a.boottime_offset_ns == b.boottime_offset_ns &&
          a.pts_index == b.pts_index && a.state_dir == b.state_dir && a.socket_path == b.socket_path &&
          a.hostname == b.hostname && a.cwd == b.cwd && remaps(a) == remaps(b) && mounts(a) == mounts(b) &&
-         a.argv == b.argv && a.env == b.env;
+         layers(a) == layers(b) && a.argv == b.argv && a.env == b.env;
 }
 
 Status some_status() {

@@ -23,6 +23,7 @@ export const verbs = {
   reattach: () => import("./verbs/reattach.js"),
   images: () => import("./verbs/images.js"),
   verify: () => import("./verbs/verify.js"),
+  export: () => import("./verbs/export.js"),
   prune: () => import("./verbs/prune.js"),
   doctor: () => import("./verbs/doctor.js"),
   tour: () => import("./verbs/tour.js"),

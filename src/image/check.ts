@@ -2,11 +2,13 @@
  * What must be true before an image is made a pod here: host, CPU, files, ports, rules. Everything wrong is told at
  * once; nothing is changed.
  */
-import { type BigIntStats, existsSync, lstatSync, statSync } from "node:fs";
+import { type BigIntStats, existsSync, lstatSync, statfsSync, statSync } from "node:fs";
 import { createServer } from "node:net";
 import { dirname } from "node:path";
 import type { Blocker } from "../errors.js";
+import { type Placement, planPlacement } from "../files/placement.js";
 import { isOwn, planMounts, staleRules } from "../pod/isolation.js";
+import { podsDirectory } from "../pod/paths.js";
 import type { PathRemap } from "../pod/store.js";
 import { translatePath } from "../remap/path.js";
 import { describeHost } from "./host.js";
@@ -17,14 +19,19 @@ export interface CheckOptions {
   remaps: PathRemap[];
   /** Paths (as the pod knows them) whose changed contents are accepted; "*" for all. */
   allowChanged: string[];
+  /** Where the files it carries go; decided here if it is not given. */
+  placement?: Placement;
 }
 
 /** Everything that stands in the way of reattaching here; empty if nothing does. */
 export async function checkImage(manifest: Manifest, options: CheckOptions): Promise<Blocker[]> {
+  const rules = checkRules(options.remaps);
+  const placement = options.placement ?? (await planPlacement(manifest, options.remaps));
   return [
     ...checkHost(manifest),
-    ...checkRules(options.remaps),
-    ...checkFiles(manifest, options),
+    ...rules,
+    ...checkStore(placement),
+    ...checkFiles(manifest, options, placement),
     ...checkIsolation(manifest, options.remaps),
     ...(manifest.pod.isolate?.network === "none" ? [] : await checkPorts(manifest)),
   ];
@@ -88,6 +95,23 @@ function checkIsolation(m: Manifest, remaps: PathRemap[]): Blocker[] {
   return staleRules(m.pod.isolate, remaps).map((e) => e.toJSON() as unknown as Blocker);
 }
 
+/** What the pod writes in an overlay lies in the store, and not every file system can be told so. */
+function checkStore(placement: Placement): Blocker[] {
+  if (placement.overlays.length === 0) return [];
+  const unfit: Record<number, string> = { 2035054128: "an overlay", 26985: "NFS", 1702057286: "FUSE" }; // statfs(2)
+  const path = podsDirectory();
+  const kind = unfit[Number(statfsSync(path).type)];
+  if (kind === undefined) return [];
+  return [
+    {
+      code: "ERR_KERNEL_FEATURE",
+      message: `the image carries files, and the store lies on ${kind}, where they cannot be put below an overlay of the pod`,
+      path,
+      hint: "set XDG_STATE_HOME to a directory on a disk of this host",
+    },
+  ];
+}
+
 /** Who uses a file, for a message: the executable of pid 2, fd 3 of pid 7, … */
 function userOf(m: Manifest, file: FileRecord): Pick<Blocker, "pid" | "fd" | "kind"> {
   for (const p of m.processes) {
@@ -102,7 +126,7 @@ function userOf(m: Manifest, file: FileRecord): Pick<Blocker, "pid" | "fd" | "ki
   return { kind: "file" };
 }
 
-function checkFiles(m: Manifest, { remaps, allowChanged }: CheckOptions): Blocker[] {
+function checkFiles(m: Manifest, { remaps, allowChanged }: CheckOptions, placement: Placement): Blocker[] {
   const out: Blocker[] = [];
   const mounts = planMounts(m.pod.isolate, {
     stateDirectory: "",
@@ -112,7 +136,12 @@ function checkFiles(m: Manifest, { remaps, allowChanged }: CheckOptions): Blocke
   });
   // What lies in a directory of the pod's own is in the image, or nowhere.
   const own = (path: string) => isOwn(mounts, path);
-  const there = (path: string) => (own(path) ? isCarriedInOwn(m, path) : existsSync(translatePath(remaps, path)));
+  // Carried ones were compared by content, and are there in the pod in any case.
+  const carried = new Set(m.carriedFiles?.flatMap((e) => (e.type === "absent" ? [] : [e.path])));
+  const isThere = (path: string) =>
+    own(path)
+      ? isCarriedInOwn(m, path)
+      : carried.has(path) || placement.provides(path) || existsSync(translatePath(remaps, path));
   for (const file of m.files) {
     const user = userOf(m, file);
     const where = translatePath(remaps, file.path);
@@ -122,11 +151,13 @@ function checkFiles(m: Manifest, { remaps, allowChanged }: CheckOptions): Blocke
       continue;
     }
     if (file.unlinked) {
-      const parent = where.slice(0, where.lastIndexOf("/")) || "/";
-      if (!existsSync(parent)) out.push(missing(parent, parent, user));
+      const parent = file.path.slice(0, file.path.lastIndexOf("/")) || "/";
+      const there = translatePath(remaps, parent);
+      if (!isThere(parent)) out.push(missing(there, there, user));
       continue;
     }
     if (file.byKernel) continue; // the pod's own /proc is not there yet
+    if (carried.has(file.path)) continue;
     const st = tryStat(where);
     if (!st) {
       out.push(missing(file.path, where, user));
@@ -144,7 +175,7 @@ function checkFiles(m: Manifest, { remaps, allowChanged }: CheckOptions): Blocke
     }
   }
   for (const h of m.handles) {
-    if ((h.kind === "directory" || h.kind === "path") && !h.path.startsWith("/proc/") && !there(h.path)) {
+    if ((h.kind === "directory" || h.kind === "path") && !h.path.startsWith("/proc/") && !isThere(h.path)) {
       out.push(missing(h.path, translatePath(remaps, h.path), { kind: h.kind }));
     }
   }
@@ -154,6 +185,7 @@ function checkFiles(m: Manifest, { remaps, allowChanged }: CheckOptions): Blocke
       o.path !== undefined &&
       o.unlinked !== true &&
       !own(o.path) &&
+      !carried.has(o.path) &&
       !isFifo(translatePath(remaps, o.path))
     )
       out.push(missing(o.path, translatePath(remaps, o.path), { kind: "pipe" }));
@@ -164,7 +196,7 @@ function checkFiles(m: Manifest, { remaps, allowChanged }: CheckOptions): Blocke
       ["cwd", p.cwd],
       ["root", p.root],
     ] as const) {
-      if (!there(path)) out.push(missing(path, translatePath(remaps, path), { pid: p.pid, kind: what }));
+      if (!isThere(path)) out.push(missing(path, translatePath(remaps, path), { pid: p.pid, kind: what }));
     }
   }
   return unique(out);
@@ -180,7 +212,7 @@ function missing(path: string, where: string, user: Partial<Blocker>): Blocker {
     code: "ERR_MISSING_FILE",
     message: `${path} is missing here${where === path ? "" : ` (looked for at ${where})`}`,
     path: where,
-    hint: `bring it here, or say where it is with --remap path:${path}=NEW`,
+    hint: `bring it here, say where it is with --remap path:${path}=NEW, or detach with --with-files all`,
     ...user,
   };
 }

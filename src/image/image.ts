@@ -78,6 +78,14 @@ export class Image {
     return this.manifest.accepted;
   }
 
+  /** What it carries of files (DetachOptions, `withFiles`): how many, and their content in bytes, hard links once. */
+  get carried(): { files: number; bytes: number } {
+    const files = (this.manifest.carriedFiles ?? []).flatMap((e) =>
+      e.type === "file" && e.linkTo === undefined ? [e.sizeBytes] : [],
+    );
+    return { files: files.length, bytes: files.reduce((sum, n) => sum + n, 0) };
+  }
+
   /** On disk, in bytes. Throws Node's ENOENT if the image was removed. */
   get sizeBytes(): number {
     const pages = this.manifest.pagesInPart.reduce((sum, n) => sum + n * pageBytes, 0);

@@ -4,6 +4,7 @@
 import { normalize } from "node:path";
 import { VirtError } from "../errors.js";
 import { capabilitiesLeft } from "../pod/isolation.js";
+import { checkCarriedFiles } from "./carried-file.js";
 import { highestAddress, pageBytes, partPages } from "./format.js";
 import type { Manifest } from "./manifest.js";
 import { ownProblem } from "./own.js";
@@ -95,9 +96,11 @@ export function checkReferences(m: Manifest): void {
     if (f.unlinked && !m.carried.some((c) => c.file === f.id)) bad(`the content of unlinked file ${f.path} is missing`);
   for (const c of m.carried) fileExists(c.file);
   const names = new Set(m.parts.map((p) => p.name));
+  if (names.size !== m.parts.length) bad("a part occurs twice");
   for (const name of ["pages.sum", ...m.carried.map((c) => c.name)]) names.has(name) || bad(`part ${name} is missing`);
   const problem = ownProblem(m.own, names);
   if (problem !== undefined) bad(problem);
+  checkCarriedFiles(m);
   const sums = m.parts.find((p) => p.name === "pages.sum");
   if (sums?.sizeBytes !== 8 * m.pagesInPart.reduce((sum, n) => sum + n, 0)) bad("pages.sum has the wrong size");
 }

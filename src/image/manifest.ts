@@ -5,6 +5,7 @@
  */
 import * as v from "valibot";
 import { VirtError } from "../errors.js";
+import { carriedFile } from "./carried-file.js";
 import { formatName, formatVersion } from "./format.js";
 import { bad, checkReferences } from "./manifest-checks.js";
 import { isolation, own } from "./manifest-isolation.js";
@@ -170,7 +171,14 @@ const handle = v.variant("kind", [
   v.object({ ...common, kind: v.literal("terminal"), object: count, role: v.picklist(["master", "slave"]) }),
   v.object({ ...common, kind: v.literal("memfd"), memory: count, position: count }),
   v.object({ ...common, kind: v.literal("file"), file: count, position: count }),
-  v.object({ ...common, kind: v.literal("directory"), path: absolutePath, position: v.union([hex, count]) }),
+  v.object({
+    ...common,
+    kind: v.literal("directory"),
+    path: absolutePath,
+    position: v.union([hex, count]),
+    /** Whose word the position is (statfs(2), f_type). */
+    fileSystem: optional(hex),
+  }),
   v.object({ ...common, kind: v.literal("path"), path: absolutePath }),
   v.object({ ...common, kind: v.literal("device"), path: absolutePath, device: count }),
   v.object({ ...common, kind: v.literal("pipe"), object: count }),
@@ -333,6 +341,12 @@ export const manifestSchema = v.object({
   /** Pages in pages-1.bin, pages-2.bin, …; the first page of part n (from 0) has index n × 16384. */
   pagesInPart: v.array(v.pipe(count, v.minValue(1), v.maxValue(16384))),
   carried: v.array(v.object({ file: count, name: carriedName, sizeBytes: count })),
+  /** Parents before what lies in them. */
+  carriedFiles: optional(v.array(carriedFile)),
+  /** What the pod has written in all its lives, of which carriedFiles has what is there, if that was asked for. */
+  written: optional(
+    v.array(v.object({ path: absolutePath, follow: optional(v.boolean()), tree: optional(v.boolean()) })),
+  ),
   /**
    * Every other file of the image but the pages themselves, which are checked page by page against pages.sum whenever
    * they are read (hashing them with sha256 as well would take longer than all the rest of a detach).
@@ -362,6 +376,7 @@ export type Manifest = v.InferOutput<typeof manifestSchema>;
 export type ProcessRecord = Manifest["processes"][number];
 export type LivingProcess = v.InferOutput<typeof living>;
 export type HandleRecord = Manifest["handles"][number];
+export type CarriedFile = NonNullable<Manifest["carriedFiles"]>[number];
 export type FileRecord = Manifest["files"][number];
 
 export function isLiving(p: ProcessRecord): p is LivingProcess {

@@ -64,14 +64,20 @@ export class ImageWriter {
     return done;
   }
 
-  /** Files carried with the pod get their content's hash as name. */
+  /** Files carried with the pod get their content's hash as name, and each content is kept once. */
   async carry(name: string): Promise<string> {
     const path = join(this.directory, name);
     const sha256 = await hashFile(path);
-    mkdirSync(join(this.directory, "files"), { recursive: true, mode: 0o700 });
     const carried = `files/${sha256}`;
+    if (this.#parts.has(carried)) {
+      rmSync(path);
+      return carried;
+    }
+    mkdirSync(join(this.directory, "files"), { recursive: true, mode: 0o700 });
+    sync(path);
     renameSync(path, join(this.directory, carried));
-    await this.add(carried);
+    const sizeBytes = statSync(join(this.directory, carried)).size;
+    this.#parts.set(carried, Promise.resolve({ name: carried, sizeBytes, sha256 }));
     return carried;
   }
 

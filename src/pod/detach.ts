@@ -6,6 +6,15 @@
 import { copyFileSync, existsSync } from "node:fs";
 import { join } from "node:path";
 import { type Blocker, toVirtError, VirtError } from "../errors.js";
+import {
+  checkRecorded,
+  collect,
+  copyContent,
+  isRecorded,
+  rootOf,
+  type WithFiles,
+  writtenSoFar,
+} from "../files/collect.js";
 import { formatName, formatVersion } from "../image/format.js";
 import { describeHost } from "../image/host.js";
 import { Image, imagePath } from "../image/image.js";
@@ -13,6 +22,7 @@ import { isLiving, type Manifest, type ProcessRecord } from "../image/manifest.j
 import { captureOwn } from "../image/own.js";
 import { ImpossibleTree, planTree, type TreeProcess } from "../image/tree.js";
 import { ImageWriter } from "../image/writer.js";
+import type { WrittenPath } from "../journal/written.js";
 import { type NativeCapture, native } from "../native.js";
 import { relocate, toPod } from "../remap/address.js";
 import type { Interposition } from "../rules/interposition.js";
@@ -29,11 +39,11 @@ import { podDirectory, removeTree, saveRecord } from "./store.js";
  */
 export interface Progress {
   /**
-   * Of a capture: "freeze", "survey", "read", "verify" (image is synced and read back), then "thaw" or "release". Of a
-   * rebuild: "launch", "tree", "handles", "memory", "state", "commit". More may come; "start" before the first.
+   * Of a capture: "freeze", "survey", "files" (only if any are carried), "read", "verify" (image is synced and read back), then "thaw" or "release". Of a
+   * rebuild: "files" (only if any are carried), "launch", "tree", "handles", "memory", "state", "commit". More may come; "start" before the first.
    */
   phase: string;
-  /** Memory that is done, in bytes. */
+  /** Memory that is done, in bytes; in the phase "files" their content. */
   doneBytes: number;
   /** Memory there is to do, in bytes; an estimate, and 0 until it is known. */
   totalBytes: number;
@@ -61,6 +71,14 @@ export interface DetachOptions {
    * default), "close" lets the program find them reset.
    */
   tcp?: "hold" | "close";
+  /**
+   * Files that go into the image: "written", those that the journal says the pod made or changed and that are still there;
+   * "all", those that it has open or mapped as well, programs and libraries included; "none" (the default), neither. Unlinked
+   * ones that are open always go, and those that only this pod can see because they came with its image.
+   */
+  withFiles?: WithFiles;
+  /** The most that `withFiles` may carry, in bytes of content; more is ERR_FILES_LIMIT before any is read. Default: no limit. */
+  filesLimitBytes?: number;
   /** Stops the capture with ERR_ABORTED, until the image is complete; the pod runs on. */
   signal?: AbortSignal;
   /** Told every 100 ms, and once at the end. */
@@ -81,9 +99,12 @@ type Survey = Omit<
 
 /** @internal */
 export async function checkPod(pod: Pod, options: DetachOptions): Promise<Blocker[]> {
+  checkRecorded(pod.record, options.withFiles ?? "none");
   const capture = openCapture(pod, options, "check");
   try {
-    return blockersOf((await capture.survey()) as unknown as Survey);
+    const survey = (await capture.survey()) as unknown as Survey;
+    const written = await writtenSoFar(pod.record, pod.connection);
+    return [...blockersOf(survey), ...(await collectFiles(pod, survey, written, options)).blockers];
   } catch (e) {
     const error = toVirtError(e);
     // What stops the survey itself is a blocker like any other.
@@ -109,15 +130,21 @@ function interpositionOf({ record, rules, ports, addresses, cover }: Interpositi
 /** @internal */
 export async function detach(pod: Pod, options: DetachOptions, kind: "detach" | "snapshot"): Promise<Image> {
   if (options.signal?.aborted) throw aborted(options.signal);
+  const withFiles = options.withFiles ?? "none";
+  checkRecorded(pod.record, withFiles);
   const status = await pod.status();
   const host = describeHost();
   const writer = new ImageWriter(imagePath(options.image ?? defaultImageName(pod)));
   const capture = openCapture(pod, options, kind);
-  const stopWatching = watch(capture, options);
+  let files: Progress | undefined; // while those are read: the capture itself waits then
+  const job = { stop: () => capture.stop(), progress: () => files ?? capture.progress() };
+  const stopWatching = watch(job, options);
   try {
     const start = performance.now();
     const survey = (await capture.survey()) as unknown as Survey;
-    const blockers = blockersOf(survey);
+    const written = await writtenSoFar(pod.record, pod.connection);
+    const found = await collectFiles(pod, survey, written, options);
+    const blockers = [...blockersOf(survey), ...found.blockers];
     if (blockers.length > 0) {
       throw new VirtError(
         "ERR_BLOCKED",
@@ -125,6 +152,19 @@ export async function detach(pod: Pod, options: DetachOptions, kind: "detach" | 
         { blockers },
       );
     }
+    const carriedFiles = await copyContent(
+      found,
+      writer.directory,
+      (name) => {
+        if (options.signal?.aborted) throw aborted(options.signal);
+        return writer.carry(name);
+      },
+      (doneBytes) => {
+        files = { phase: "files", doneBytes, totalBytes: found.bytes };
+        options.onProgress?.(files);
+      },
+    );
+    files = undefined;
     const record = (await capture.read(writer.fd)) as unknown as Survey;
     void writer.add("pages.sum");
     for (const c of record.carried) c.name = await writer.carry(c.name);
@@ -162,6 +202,9 @@ export async function detach(pod: Pod, options: DetachOptions, kind: "detach" | 
       },
       ...rest,
       ...(own.length === 0 ? {} : { own }),
+      accepted: [...rest.accepted, ...found.left],
+      ...(carriedFiles.length > 0 ? { carriedFiles } : {}),
+      ...(isRecorded(pod.record) ? { written } : {}),
     });
     if (options.signal?.aborted) {
       image.remove();
@@ -196,7 +239,29 @@ export async function detach(pod: Pod, options: DetachOptions, kind: "detach" | 
   }
 }
 
-function openCapture(pod: Pod, options: DetachOptions, lock: string): NativeCapture {
+/** What is to be carried, and refuses what is too much: ERR_FILES_LIMIT. */
+async function collectFiles(pod: Pod, survey: Survey, written: readonly WrittenPath[], options: DetachOptions) {
+  const withFiles = options.withFiles ?? "none";
+  const files = await collect(pod.record, () => rootOf(pod.record), {
+    written,
+    survey,
+    withFiles,
+    drop: options.drop ?? [],
+  });
+  if (withFiles === "all" && !isRecorded(pod.record))
+    files.left.push("not carried: what the pod wrote and has closed again, which nobody recorded");
+  const most = options.filesLimitBytes ?? Number.POSITIVE_INFINITY;
+  if (files.bytes > most) {
+    throw new VirtError(
+      "ERR_FILES_LIMIT",
+      `${files.files} ${files.files === 1 ? "file" : "files"} of ${files.bytes} bytes would be carried, ${most} bytes are allowed; the pod runs on`,
+    );
+  }
+  return files;
+}
+
+/** @internal */
+export function openCapture(pod: Pod, options: DetachOptions, lock: string): NativeCapture {
   return new native.Capture({
     socket: pod.record.socket,
     lock,
@@ -264,7 +329,7 @@ function describe(error: VirtError, target: string): VirtError {
   const writing =
     error.pid === undefined &&
     ["ENOSPC", "EDQUOT", "EROFS", "EACCES", "EIO"].includes(error.errnoName ?? "") &&
-    /write|pwrite|openat|sendfile|fsync|mkdir/.test(error.syscall ?? "");
+    /write|pwrite|openat|sendfile|fsync|mkdir|ftruncate/.test(error.syscall ?? "");
   if (!writing || error.code === "ERR_IMAGE_WRITE") return error;
   return new VirtError("ERR_IMAGE_WRITE", `the image ${target} cannot be written: ${error.message}`, {
     path: target,

@@ -65,7 +65,7 @@ export class Pod extends EventEmitter<PodEvents> implements AsyncDisposable {
   readonly stdout: Readable | null = null;
   /** As stdout. */
   readonly stderr: Readable | null = null;
-  /** What could not be had back at reattach and was not worth failing for, in words. */
+  /** What could not be had back at reattach and was not worth failing for, and files in conflict with this host's, in words. */
   readonly notes: readonly string[] = [];
   #record: PodRecord;
   #connection: ControlConnection | undefined;
@@ -235,9 +235,9 @@ export class Pod extends EventEmitter<PodEvents> implements AsyncDisposable {
 
   /**
    * What would keep the pod from being detached here and now: everything; [] if nothing does. The pod stands still for some
-   * milliseconds and goes on. Heeds `drop`, `tcp` and `freezeTimeoutMs`.
+   * milliseconds and goes on. Heeds `drop`, `tcp`, `withFiles`, `filesLimitBytes` and `freezeTimeoutMs`.
    *
-   * Errors: ERR_POD_GONE, ERR_POD_BUSY, ERR_POD_VERSION, ERR_NOT_PERMITTED, ERR_TOO_MANY_FILES, ERR_SYSCALL; ERR_AGENT (a
+   * Errors: ERR_NOT_RECORDED, ERR_FILES_LIMIT, ERR_JOURNAL, ERR_POD_GONE, ERR_POD_BUSY, ERR_POD_VERSION, ERR_NOT_PERMITTED, ERR_TOO_MANY_FILES, ERR_SYSCALL; ERR_AGENT (a
    * bug, the pod runs on).
    *
    * @example
@@ -252,7 +252,8 @@ export class Pod extends EventEmitter<PodEvents> implements AsyncDisposable {
    * Captures the pod into an image and lets go of it. The pod runs on unharmed if anything fails before the image is
    * complete, verified and safe on disk (fsync(2)). It stands still from the start to the end.
    *
-   * Errors: ERR_BLOCKED with all `blockers`; ERR_IMAGE_EXISTS; ERR_IMAGE_WRITE (no space, no permission, `deliver` failed);
+   * Errors: ERR_BLOCKED with all `blockers`; ERR_NOT_RECORDED (`withFiles: "written"` of a pod whose effects are not
+   * recorded), ERR_FILES_LIMIT, ERR_JOURNAL; ERR_IMAGE_EXISTS; ERR_IMAGE_WRITE (no space, no permission, `deliver` failed);
    * ERR_ABORTED; ERR_POD_GONE, ERR_POD_BUSY (another command captures it), ERR_POD_VERSION; ERR_FREEZE_TIMEOUT, ERR_TRACED,
    * ERR_32BIT, ERR_NO_VDSO, which check() tells as blockers; ERR_NOT_PERMITTED, ERR_PROCESS_GONE, ERR_VDSO_BUSY,
    * ERR_TOO_MANY_FILES, ERR_UNSAFE_PATH, ERR_SYSCALL; ERR_IMAGE_DAMAGED (the disk gave back something else), ERR_AGENT.

@@ -6,6 +6,9 @@ import { join } from "node:path";
 import { ControlConnection } from "../control/connection.js";
 import { FrameType, type StdioKind, uint32s } from "../control/protocol.js";
 import { toVirtError, VirtError } from "../errors.js";
+import { saveEarlierWritten } from "../files/collect.js";
+import { placeInPod } from "../files/place.js";
+import { type Placement, planPlacement } from "../files/placement.js";
 import { checkImage } from "../image/check.js";
 import { checkParts, type Image, openImage } from "../image/image.js";
 import type { Manifest } from "../image/manifest.js";
@@ -21,7 +24,7 @@ import { aborted, type Progress, treeProcess, watch } from "./detach.js";
 import { furnishState } from "./identity.js";
 import { attachPatient, claimName, interpositionOf, pathRemaps } from "./launch.js";
 import { Pod } from "./pod.js";
-import { discardPod, newPod, type PathRemap, type PodRecord } from "./store.js";
+import { discardPod, newPod, type PathRemap, type PodRecord, saveRecord } from "./store.js";
 
 /**
  * What reattach() and planReattach() may be told; everything has a default.
@@ -92,6 +95,19 @@ export interface ReattachPlan {
   handles: Record<string, number>;
   /** Memory in the image, shared and private, in bytes. */
   memoryBytes: number;
+  /** What becomes of the files it carries, by path. */
+  files: {
+    /** The same on this host, and used as they are. */
+    host: string[];
+    /** Missing here; the pod sees its own. */
+    carried: string[];
+    /** Programs and libraries that differ here; the pod sees its own. */
+    replaced: string[];
+    /** Written by the pod, and different here; the pod sees its own, this host's stay as they are. */
+    conflicts: string[];
+    /** Directories over which overlays lie: what the pod writes there goes to its own directory in the store. */
+    overlays: string[];
+  };
 }
 
 const pageBytes = 4096;
@@ -141,7 +157,8 @@ async function prepare(nameOrImage: string | Image, options: ReattachOptions) {
   const image = typeof nameOrImage === "string" ? await openImage(nameOrImage) : nameOrImage;
   await checkParts(image);
   const { manifest, remaps, interposition } = adapt(image.manifest, options);
-  const blockers = await checkImage(manifest, { remaps, allowChanged: options.allowChanged ?? [] });
+  const placement = await planPlacement(manifest, remaps);
+  const blockers = await checkImage(manifest, { remaps, allowChanged: options.allowChanged ?? [], placement });
   if (blockers.length > 0) {
     const code = blockers.every((b) => b.code === blockers[0]?.code)
       ? (blockers[0]?.code ?? "ERR_BLOCKED")
@@ -164,7 +181,8 @@ async function prepare(nameOrImage: string | Image, options: ReattachOptions) {
     );
   }
   const interposed = nativeInterposition(interposition);
-  return { image, manifest, remaps, interposition, interposed, plan: describePlan(image, remaps, options) };
+  const plan = describePlan(image, remaps, placement, options);
+  return { image, manifest, remaps, placement, interposition, interposed, plan };
 }
 
 function planOf(manifest: Manifest): TreePlan {
@@ -176,7 +194,7 @@ function planOf(manifest: Manifest): TreePlan {
   }
 }
 
-function describePlan(image: Image, remaps: PathRemap[], options: ReattachOptions): ReattachPlan {
+function describePlan(image: Image, remaps: PathRemap[], placement: Placement, options: ReattachOptions): ReattachPlan {
   const { manifest } = image;
   const handles: Record<string, number> = {};
   for (const h of manifest.handles) handles[h.kind] = (handles[h.kind] ?? 0) + 1;
@@ -206,12 +224,20 @@ function describePlan(image: Image, remaps: PathRemap[], options: ReattachOption
     memoryBytes:
       processes.reduce((sum, p) => sum + p.memoryBytes, 0) +
       manifest.memory.reduce((sum, m) => sum + bytes(m.pages), 0),
+    files: {
+      host: placement.host,
+      carried: placement.carried,
+      replaced: placement.replaced,
+      conflicts: placement.conflicts,
+      overlays: placement.overlays.map((o) => o.at),
+    },
   };
 }
 
 /**
  * Makes a pod of an image (name, path or Image) again and resolves when it runs: same pids in a new pid namespace, same
- * memory, same handles, CLOCK_MONOTONIC going on from where it was (time_namespaces(7)). All or nothing: if anything fails
+ * memory, same handles, CLOCK_MONOTONIC going on from where it was (time_namespaces(7)). Files that the image carries and this
+ * host has not, or not so, are seen by the pod alone (docs/files.md). All or nothing: if anything fails
  * nothing is left of it. The image is never changed, and may be reattached any number of times.
  *
  * Errors: those of planReattach() before anything is made; then ERR_NAME_TAKEN, ERR_USAGE (no valid name), ERR_LAUNCH (see
@@ -226,7 +252,7 @@ function describePlan(image: Image, remaps: PathRemap[], options: ReattachOption
  * for (const note of pod.notes) console.warn(note);
  */
 export async function reattach(nameOrImage: string | Image, options: ReattachOptions = {}): Promise<Pod> {
-  const { image, manifest, remaps, interposition, interposed, plan } = await prepare(nameOrImage, options);
+  const { image, manifest, remaps, placement, interposition, interposed, plan } = await prepare(nameOrImage, options);
   if (options.signal?.aborted) throw aborted(options.signal, untouched);
   const terminal = manifest.objects.find((o) => o.kind === "terminal" && o.keptByInit);
   const wanted = options.stdio ?? "pipe";
@@ -261,6 +287,15 @@ export async function reattach(nameOrImage: string | Image, options: ReattachOpt
     const log = join(image.path, "log");
     if (existsSync(log)) copyFileSync(log, join(directory, "log"));
     restoreOwn(manifest, image.path, directory);
+    if (manifest.written) saveEarlierWritten(id, manifest.written);
+    if (placement.overlays.length + placement.bound.length > 0)
+      options.onProgress?.({ phase: "files", doneBytes: 0, totalBytes: image.carried.bytes });
+    const placed = await placeInPod(image, placement, id);
+    if (options.signal?.aborted) throw aborted(options.signal, untouched);
+    if (placed && placed.layers.length > 0) {
+      record.files = placed.files;
+      saveRecord(record);
+    }
     const launch: NativeLaunchOptions = {
       init: initProgram,
       socket,
@@ -272,6 +307,7 @@ export async function reattach(nameOrImage: string | Image, options: ReattachOpt
       hostname: manifest.pod.hostname ?? "",
       remaps,
       ...furnishState(record, directory),
+      layers: placed?.layers ?? [],
       ...(terminal?.kind === "terminal"
         ? { rows: terminal.rows, columns: terminal.columns, ptsIndex: terminal.index }
         : {}),
@@ -284,7 +320,10 @@ export async function reattach(nameOrImage: string | Image, options: ReattachOpt
       if (options.signal?.aborted) throw aborted(options.signal, untouched);
       connection = new ControlConnection(await rebuild.commit());
       // At once: it runs from the commit on, and nothing of its end may be missed.
-      pod = new Pod(record, connection, { piped: wanted === "pipe" && stdio === "streams", notes });
+      pod = new Pod(record, connection, {
+        piped: wanted === "pipe" && stdio === "streams",
+        notes: [...(placed?.notes ?? []), ...notes],
+      });
       if (interposed.hooked) answerHooks(pod, connection, options.hooks ?? {});
     } finally {
       await rebuild.close();

@@ -9,6 +9,7 @@ import {
   openSync,
   readdirSync,
   readFileSync,
+  realpathSync,
   renameSync,
   rmSync,
   statSync,
@@ -27,6 +28,16 @@ import { podsDirectory, socketDirectory } from "./paths.js";
 export interface PathRemap {
   from: string;
   to: string;
+}
+
+/** Files that only this pod sees; they lie in `files/` of its directory. */
+export interface PodFiles {
+  /** Where an overlay lies, and the directory in `files/` that has its upper and work directories. */
+  overlays: { at: string; directory: string }[];
+  /** Files that stand in place of the host's, by their names in `files/bound/`. */
+  bound: { at: string; name: string }[];
+  /** Paths in overlays that the pod did not write: programs, libraries. */
+  used: string[];
 }
 
 /** What is known of a pod without asking it. */
@@ -49,6 +60,8 @@ export interface PodRecord extends Interposition {
   remaps: PathRemap[];
   /** Removed from the store when it ends. */
   removeAtEnd: boolean;
+  /** What of its image lies in its own directory. */
+  files?: PodFiles;
   /** The image it was reattached from. */
   image?: string;
   /** The image it was detached to. */
@@ -86,6 +99,21 @@ export interface Exit {
 
 export function podDirectory(id: string): string {
   return join(podsDirectory(), id);
+}
+
+/** The pod's own files: see PodFiles. */
+export function podFilesDirectory(id: string): string {
+  return join(podDirectory(id), "files");
+}
+
+/** A file that stands in place of the host's, without links on the way. */
+export function boundFile(id: string, name: string): string {
+  return join(realpathSync(podFilesDirectory(id)), "bound", name);
+}
+
+/** What a pod has written below one of its overlays. */
+export function overlayUpper(id: string, directory: string): string {
+  return join(podFilesDirectory(id), directory, "upper");
 }
 
 /** A new pod's id, directory and socket path. The record is written by saveRecord(). */
@@ -132,15 +160,16 @@ export function removeTree(directory: string): void {
     rmSync(directory, { recursive: true, force: true });
   } catch (e) {
     if ((e as NodeJS.ErrnoException).code !== "EACCES") throw e;
-    openAll(directory);
+    openAll(Buffer.from(directory));
     rmSync(directory, { recursive: true, force: true });
   }
 }
 
-function openAll(directory: string): void {
+function openAll(directory: Buffer): void {
   chmodSync(directory, 0o700);
-  for (const entry of readdirSync(directory, { withFileTypes: true }))
-    if (entry.isDirectory()) openAll(join(directory, entry.name));
+  // Names are bytes, not always text.
+  for (const entry of readdirSync(directory, { withFileTypes: true, encoding: "buffer" }))
+    if (entry.isDirectory()) openAll(Buffer.concat([directory, Buffer.from("/"), entry.name]));
 }
 
 /**

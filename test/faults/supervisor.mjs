@@ -11,7 +11,10 @@ writeSync(1, "begin\n");
 let result;
 try {
   if (what === "reattach") result = { done: (await reattach(subject, { stdio: "log" })).id };
-  else result = { done: (await (what === "detach" ? pod.detach({ image: path }) : pod.snapshot({ image: path }))).path };
+  else {
+    const options = { image: path, withFiles: "all" };
+    result = { done: (await (what === "detach" ? pod.detach(options) : pod.snapshot(options))).path };
+  }
 } catch (e) {
   result = { code: e.code, message: e.message };
 }

@@ -32,6 +32,8 @@ const thread = (tid: number) => ({
   rseq: { address: 4096, size: 32, signature: 0x53053053 },
 });
 
+const attributes = (path: string) => ({ path, mode: 0o755, mtimeNs: "1700000000123456789", uid: 1000, gid: 1000 });
+
 export function goodManifest(): Manifest {
   return {
     format: formatName,
@@ -149,9 +151,38 @@ export function goodManifest(): Manifest {
     xstate: [[0, 512, 0]],
     pagesInPart: [3],
     carried: [{ file: 1, name: `files/${hash("a")}`, sizeBytes: 8 }],
+    carriedFiles: [
+      { ...attributes("/home"), type: "directory" },
+      { ...attributes("/home/a b\n☃"), type: "file", name: `files/${hash("d")}`, sizeBytes: 5, why: "written" },
+      {
+        ...attributes("/home/again"),
+        type: "file",
+        name: `files/${hash("d")}`,
+        sizeBytes: 5,
+        why: "written",
+        linkTo: "/home/a b\n☃",
+        xattrs: [["user.x", Buffer.from([0, 255])]],
+      },
+      { ...attributes("/home/link"), type: "symlink", target: "../etc" },
+      { ...attributes("/home/pipe"), type: "fifo" },
+      { path: "/home/removed", type: "absent" },
+      {
+        ...attributes("/lib/lib.so"),
+        type: "file",
+        name: `files/${hash("a")}`,
+        sizeBytes: 8,
+        why: "used",
+        sparse: true,
+      },
+    ],
+    written: [
+      { path: "/home/a b\n☃", follow: true },
+      { path: "/home", tree: true },
+    ],
     parts: [
       { name: "pages.sum", sizeBytes: 24, sha256: hash("b") },
       { name: `files/${hash("a")}`, sizeBytes: 8, sha256: hash("a") },
+      { name: `files/${hash("d")}`, sizeBytes: 5, sha256: hash("d") },
       { name: "log", sizeBytes: 5, sha256: hash("c") },
     ],
     accepted: [],

@@ -31,6 +31,7 @@ function imageFiles(): Map<string, Buffer> {
   };
   const carried = `files/${sha256(parts["carried"] as Buffer)}`;
   manifest.carried = [{ file: 1, name: carried, sizeBytes: 8 }];
+  for (const e of manifest.carriedFiles ?? []) if (e.type === "file") Object.assign(e, { name: carried, sizeBytes: 8 });
   manifest.parts = Object.entries(parts).map(([name, bytes]) => ({
     name: name === "carried" ? carried : name,
     sizeBytes: bytes.length,

@@ -52,6 +52,10 @@ t.test("one with rules, and one without what is new, are read", async (t) => {
   t.same(parseManifest(stringifyManifest(manifest)), manifest);
 });
 
+function carriedAt(m: Manifest, index: number, change: object): void {
+  Object.assign(m.carriedFiles?.[index] as object, change);
+}
+
 /** Changes one thing; each is wrong in its own way. */
 const mistakes: Record<string, [(m: Manifest) => void, RegExp]> = {
   "a handle out of order": [(m) => m.handles.reverse(), /handle 0/],
@@ -76,6 +80,50 @@ const mistakes: Record<string, [(m: Manifest) => void, RegExp]> = {
   "sums of another size": [(m) => Object.assign(m.parts[0] as object, { sizeBytes: 8 }), /wrong size/],
   "a part outside the image": [(m) => Object.assign(m.parts[2] as object, { name: "../log" }), /parts\.2/],
   "a carried file outside": [(m) => Object.assign(m.carried[0] as object, { name: "/etc/passwd" }), /carried\.0/],
+  "a way up": [(m) => carriedAt(m, 1, { path: "/home/../etc/passwd" }), /plain path/],
+  "a way to nowhere": [(m) => carriedAt(m, 1, { path: "/home//x" }), /plain path/],
+  "a written file's way up": [(m) => m.written?.push({ path: "/home/./x" }), /plain path/],
+  "the root": [(m) => carriedAt(m, 0, { path: "/" }), /plain path/],
+  "a name that is too long": [(m) => carriedAt(m, 1, { path: `/home/${"ö".repeat(128)}` }), /plain path/],
+  "a kernel's file": [(m) => carriedAt(m, 6, { path: "/proc/sys/kernel/core_pattern" }), /is the kernel's/],
+  "a device": [(m) => carriedAt(m, 6, { path: "/dev/null" }), /is the kernel's/],
+  "a carried file twice": [(m) => carriedAt(m, 4, { path: "/home/link" }), /occurs twice/],
+  "a file inside a link": [(m) => carriedAt(m, 4, { path: "/home/link/shadow" }), /no directory/],
+  "a file inside a file": [(m) => carriedAt(m, 4, { path: "/home/again/x" }), /no directory/],
+  "a file inside what is absent": [(m) => carriedAt(m, 6, { path: "/home/removed/x" }), /no directory/],
+  "a link that something was put into before": [
+    (m) => carriedAt(m, 6, { path: "/home", type: "symlink", target: "/etc" }),
+    /twice/,
+  ],
+  "a parent that is a link and comes later": [
+    (m) => {
+      m.carriedFiles?.shift();
+      carriedAt(m, 2, { path: "/home" });
+    },
+    /something is in it/,
+  ],
+  "a link to what is none": [(m) => carriedAt(m, 2, { linkTo: "/home/link" }), /no such file/],
+  "a link to itself": [(m) => carriedAt(m, 2, { linkTo: "/home/again" }), /no such file/],
+  "a link with other content": [
+    (m) => carriedAt(m, 2, { name: `files/${"a".repeat(64)}`, sizeBytes: 8 }),
+    /no such file/,
+  ],
+  "a carried file of another size": [(m) => carriedAt(m, 1, { sizeBytes: 6 }), /has 6 bytes, its content 5/],
+  "a carried file without content": [(m) => carriedAt(m, 1, { name: `files/${"e".repeat(64)}` }), /is missing/],
+  "content outside the image": [(m) => carriedAt(m, 1, { name: "files/../../x" }), /carriedFiles\.1/],
+  "a mode that is none": [(m) => carriedAt(m, 1, { mode: 0o100644 }), /carriedFiles\.1/],
+  "an owner that is none": [(m) => carriedAt(m, 1, { uid: 2 ** 32 }), /carriedFiles\.1/],
+  "an attribute of the overlay": [
+    (m) => carriedAt(m, 2, { xattrs: [["user.overlay.redirect", Buffer.from("/etc")]] }),
+    /carriedFiles\.2/,
+  ],
+  "an attribute of the kernel": [
+    (m) => carriedAt(m, 2, { xattrs: [["security.capability", Buffer.alloc(20)]] }),
+    /carriedFiles\.2/,
+  ],
+  "a link to nothing": [(m) => carriedAt(m, 3, { target: "" }), /carriedFiles\.3/],
+  "a device node": [(m) => carriedAt(m, 4, { type: "device" }), /carriedFiles\.4/],
+  "a part twice": [(m) => m.parts.push({ ...(m.parts[1] as Manifest["parts"][number]) }), /part occurs twice/],
   "a relative path": [(m) => Object.assign(m.files[0] as object, { path: "bin/work" }), /files\.0/],
   "a path with a NUL": [(m) => Object.assign(m.files[0] as object, { path: "/bin\0" }), /files\.0/],
   "a socket without its pair": [(m) => Object.assign(m.handles[4] as object, { object: undefined }), /pair/],

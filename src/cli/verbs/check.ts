@@ -1,5 +1,6 @@
-import type { Command } from "commander";
+import { type Command, Option } from "commander";
 import { VirtError } from "../../errors.js";
+import type { WithFiles } from "../../files/collect.js";
 import { checkImage } from "../../image/check.js";
 import { openImage } from "../../image/image.js";
 
@@ -22,6 +23,11 @@ export function command(): Command {
     .argument("[pod|image]", "a pod (name, id, prefix), else an image (name or path)")
     .option("--drop <kind>", "for a pod: accept the loss of a kind of handle; may be repeated", collect)
     .option("--tcp <policy>", "for a pod, connections to outside: hold (refuse to lose them) or close", "hold")
+    .addOption(
+      new Option("--with-files <which>", "for a pod: as detach has it")
+        .choices(["none", "written", "all"])
+        .default("none"),
+    )
     .option("--remap <rule>", "for an image, path:OLD=NEW: what the pod knows as OLD is NEW here", collect)
     .option("--allow-changed <path>", "for an image: accept a file that has changed; '*' for all", collect)
     .addOption(latestOption())
@@ -29,7 +35,15 @@ export function command(): Command {
   return c.action(
     async (
       name: string | undefined,
-      o: { drop?: string[]; tcp: string; remap?: string[]; allowChanged?: string[]; latest?: boolean; json?: boolean },
+      o: {
+        drop?: string[];
+        tcp: string;
+        withFiles: WithFiles;
+        remap?: string[];
+        allowChanged?: string[];
+        latest?: boolean;
+        json?: boolean;
+      },
     ) => {
       if (o.tcp !== "hold" && o.tcp !== "close")
         throw new VirtError("ERR_USAGE", `--tcp ${o.tcp} is not available: hold or close`);
@@ -39,7 +53,7 @@ export function command(): Command {
       if (record) {
         const pod = await podFromRecord(record);
         what = pod.name;
-        blockers = await pod.check({ drop: o.drop ?? [], tcp: o.tcp });
+        blockers = await pod.check({ drop: o.drop ?? [], tcp: o.tcp, withFiles: o.withFiles });
         pod.disconnect();
       } else {
         const image = await openImage(name as string);

@@ -25,7 +25,7 @@ export function command(): Command {
     });
 }
 
-const takesPod = "inspect|top|logs|kill|stop|rm|wait|exec|attach|check|detach|checkpoint|snapshot";
+const takesPod = "inspect|top|logs|kill|stop|rm|wait|exec|attach|check|detach|checkpoint|snapshot|export";
 const takesImage = "reattach|restore|verify";
 
 function bash(options: Record<string, string[]>): string {

@@ -1,5 +1,6 @@
-import type { Command } from "commander";
+import { type Command, InvalidArgumentError, Option } from "commander";
 import { VirtError } from "../../errors.js";
+import type { WithFiles } from "../../files/collect.js";
 import { packImage } from "../../image/archive.js";
 import type { DetachOptions } from "../../pod/detach.js";
 import {
@@ -36,6 +37,15 @@ export function captureCommand(kind: "detach" | "snapshot", summary: string, ...
     .option("--compress <how>", "with -o -: zstd")
     .option("--drop <kind>", "accept the loss of a kind of handle (as check names it); may be repeated", collect)
     .option("--tcp <policy>", "connections to outside: hold (refuse to lose them) or close", "hold")
+    .addOption(
+      new Option(
+        "--with-files <which>",
+        "files to carry: those the pod wrote, or all that it has open or mapped as well",
+      )
+        .choices(["none", "written", "all"])
+        .default("none"),
+    )
+    .option("--files-limit <bytes>", "refuse to carry more than this of files", wholeBytes)
     .addOption(latestOption())
     .addOption(jsonOption())
     .action(
@@ -45,6 +55,8 @@ export function captureCommand(kind: "detach" | "snapshot", summary: string, ...
           output?: string;
           drop?: string[];
           tcp: string;
+          withFiles: WithFiles;
+          filesLimit?: number;
           latest?: boolean;
           json?: boolean;
           compress?: string;
@@ -72,6 +84,8 @@ export function captureCommand(kind: "detach" | "snapshot", summary: string, ...
         const options: DetachOptions = {
           drop: o.drop ?? [],
           tcp: o.tcp,
+          withFiles: o.withFiles,
+          ...(o.filesLimit === undefined ? {} : { filesLimitBytes: o.filesLimit }),
           signal: abort.signal,
           onProgress: reporter.onProgress,
           ...(o.output === undefined || stream ? {} : { image: o.output }),
@@ -87,12 +101,17 @@ export function captureCommand(kind: "detach" | "snapshot", summary: string, ...
           const size = formatBytes(image.sizeBytes);
           if (stream) image.remove();
           const stoppedMs = Math.round(image.stoppedMs ?? 0);
-          if (o.json) printJson({ image: { ...image.summary(), stoppedMs, accepted: image.accepted } });
+          const { carried } = image;
+          const files =
+            carried.files > 0
+              ? `, ${carried.files} ${carried.files === 1 ? "file" : "files"} of ${formatBytes(carried.bytes)} carried`
+              : "";
+          if (o.json) printJson({ image: { ...image.summary(), stoppedMs, accepted: image.accepted, carried } });
           else {
             if (!stream) process.stdout.write(`${image.path}\n`);
             if (!o.quiet)
               process.stderr.write(
-                `virt-run: ${pod.name}: ${size}, stopped for ${stoppedMs} ms${kind === "detach" ? ", then let go" : "; it runs on"}\n`,
+                `virt-run: ${pod.name}: ${size}${files}, stopped for ${stoppedMs} ms${kind === "detach" ? ", then let go" : "; it runs on"}\n`,
               );
             for (const loss of image.accepted) process.stderr.write(`virt-run: accepted: ${loss}\n`);
           }
@@ -102,4 +121,10 @@ export function captureCommand(kind: "detach" | "snapshot", summary: string, ...
         }
       },
     );
+}
+
+function wholeBytes(value: string): number {
+  const n = Number(value);
+  if (!Number.isSafeInteger(n) || n < 0) throw new InvalidArgumentError("expected a number of bytes");
+  return n;
 }

@@ -69,6 +69,7 @@ async function inspectImage(name: string, json: boolean): Promise<void> {
       handles: m.handles,
       objects: m.objects,
       files: m.files,
+      carriedFiles: m.carriedFiles ?? [],
     });
     return;
   }
@@ -82,6 +83,9 @@ async function inspectImage(name: string, json: boolean): Promise<void> {
     ...(m.pod.hostname === undefined ? [] : [`hostname     ${m.pod.hostname}`]),
     ...(m.pod.machineId === undefined ? [] : [`machine id   ${m.pod.machineId}`]),
     ...isolationLines(m.pod.isolate),
+    ...(image.carried.files > 0
+      ? [`carries      ${image.carried.files} files, ${formatBytes(image.carried.bytes)}`]
+      : []),
     ...m.accepted.map((a) => `accepted     ${a}`),
     "",
     table(

@@ -4,13 +4,13 @@ import type { Command } from "commander";
 import { unpackImage } from "../../image/archive.js";
 import { native } from "../../native.js";
 import { imagesDirectory } from "../../pod/paths.js";
-import { planReattach, type ReattachOptions, reattach } from "../../pod/reattach.js";
+import { planReattach, type ReattachOptions, type ReattachPlan, reattach } from "../../pod/reattach.js";
 import { parseRemaps } from "../../remap/path.js";
 import { parseRules } from "../../rules/rules.js";
 import { exitWith } from "../execute.js";
 import { collect, jsonOption, progressMode, verb, withProgress } from "../options.js";
 import { ProgressReporter } from "../progress.js";
-import { formatBytes, printJson } from "../report.js";
+import { formatBytes, printable, printJson } from "../report.js";
 import { catchSignals, standIn } from "../run-program.js";
 
 interface Options {
@@ -114,7 +114,19 @@ function describePlan(plan: Awaited<ReturnType<typeof planReattach>>): string {
       .map(([kind, n]) => `${n} ${kind}`)
       .join(", ")}`,
     `  memory   ${formatBytes(plan.memoryBytes)}`,
+    ...describeFiles(plan.files),
     `  tree     ${plan.tree.steps.map((s) => (s.op === "fork" ? `fork ${s.pid} by ${s.by === 0 ? "the seed" : s.by}` : `${s.op} ${s.pid}`)).join(", ")}`,
   ];
   return `${lines.join("\n")}\n`;
+}
+
+function describeFiles(files: ReattachPlan["files"]): string[] {
+  const shown = (paths: string[], what: string) => paths.map((p) => `  file     ${printable(p)}: ${what}`);
+  return [
+    ...(files.host.length > 0 ? [`  files    ${files.host.length} are here as they were`] : []),
+    ...shown(files.carried, "carried"),
+    ...shown(files.replaced, "carried, this host has another"),
+    ...shown(files.conflicts, "in conflict: the pod sees its own, this host's stays as it is"),
+    ...files.overlays.map((p) => `  overlay  ${printable(p)}: what the pod writes there goes to its own directory`),
+  ];
 }

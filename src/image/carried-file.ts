@@ -1,0 +1,84 @@
+/**
+ * Files that travel with a pod under their own paths (docs/files.md): their records in the manifest, and the checks of them.
+ */
+import * as v from "valibot";
+import type { Manifest } from "./manifest.js";
+import { bad } from "./manifest-checks.js";
+import { absolutePath, bytes, count, decimal, optional } from "./manifest-values.js";
+
+const uid32 = v.pipe(count, v.maxValue(2 ** 32 - 1));
+const xattrs = v.array(v.strictTuple([v.pipe(v.string(), v.regex(/^user\.(?!overlay\.)/), v.maxLength(255)), bytes]));
+const attributes = {
+  path: absolutePath,
+  mode: v.pipe(count, v.maxValue(0o7777)),
+  mtimeNs: decimal,
+  uid: uid32,
+  gid: uid32,
+};
+
+/** A file that travels with the pod under its own path: see docs/files.md. Hard links are further entries with `linkTo`. */
+export const carriedFile = v.variant("type", [
+  v.object({
+    ...attributes,
+    type: v.literal("file"),
+    name: v.pipe(v.string(), v.regex(/^files\/[0-9a-f]{64}$/)),
+    sizeBytes: count,
+    /** Written by the pod, or only mapped or open: a program, a library. */
+    why: v.picklist(["written", "used"]),
+    sparse: optional(v.boolean()),
+    linkTo: optional(absolutePath),
+    xattrs: optional(xattrs),
+  }),
+  /** `opaque`: nothing of a directory of that name on the host is to be seen. */
+  v.object({ ...attributes, type: v.literal("directory"), opaque: optional(v.boolean()), xattrs: optional(xattrs) }),
+  v.object({
+    ...attributes,
+    type: v.literal("symlink"),
+    target: v.pipe(
+      v.string(),
+      v.minLength(1),
+      v.maxLength(4095),
+      v.check((s) => !s.includes("\0")),
+    ),
+  }),
+  v.object({ ...attributes, type: v.literal("fifo") }),
+  /** Was there before the pod came, which removed it where only it can see that. */
+  v.object({ path: absolutePath, type: v.literal("absent") }),
+]);
+
+const mostNameBytes = 255; // NAME_MAX
+const kernelPath = /^\/(proc|sys|dev)(\/|$)/;
+
+/** Each path once, none that leads elsewhere than it says, nothing inside of what is no directory, content of its size. */
+export function checkCarriedFiles(m: Manifest): void {
+  const sizes = new Map(m.parts.map((p) => [p.name, p.sizeBytes]));
+  const seen = new Map<string, NonNullable<Manifest["carriedFiles"]>[number]>();
+  const above = new Set<string>();
+  const isPlain = (names: string[]) => names.every((n) => n !== "" && n !== "." && n !== "..");
+  for (const { path } of m.written ?? [])
+    isPlain(path.slice(1).split("/")) || bad(`the written file ${path} is no plain path`);
+  for (const e of m.carriedFiles ?? []) {
+    const names = e.path.slice(1).split("/");
+    if (!isPlain(names) || names.some((n) => Buffer.byteLength(n) > mostNameBytes))
+      bad(`the carried file ${e.path} is no plain path`);
+    if (kernelPath.test(e.path) && !e.path.startsWith("/dev/shm/")) bad(`the carried file ${e.path} is the kernel's`);
+    if (seen.has(e.path)) bad(`the carried file ${e.path} occurs twice`);
+    if (e.type !== "directory" && above.has(e.path))
+      bad(`the carried file ${e.path} is no directory, and something is in it`);
+    let parent = "";
+    for (const name of names.slice(0, -1)) {
+      parent += `/${name}`;
+      above.add(parent);
+      const type = seen.get(parent)?.type ?? "directory";
+      if (type !== "directory") bad(`the carried file ${e.path} lies in ${parent}, which is no directory`);
+    }
+    if (e.type === "file") {
+      const size = sizes.get(e.name) ?? bad(`part ${e.name} is missing`);
+      if (size !== e.sizeBytes) bad(`the carried file ${e.path} has ${e.sizeBytes} bytes, its content ${size}`);
+      const first = e.linkTo === undefined ? undefined : seen.get(e.linkTo);
+      if (e.linkTo !== undefined && (first?.type !== "file" || first.linkTo !== undefined || first.name !== e.name))
+        bad(`the carried file ${e.path} is a link to ${e.linkTo}, which is no such file`);
+    }
+    seen.set(e.path, e);
+  }
+}
