@@ -284,7 +284,7 @@ t.test("rules change while the pod runs, as far as its filter covers them", asyn
   writeFileSync(join(cwd, "file"), "text\n");
   const script = "while :; do cat file >/dev/null 2>said || mv said denied; sleep 0.02; done";
   const pod = await launch("/bin/sh", ["-c", script], { cwd, env, stdio: "log", cover: ["open"] });
-  await t.rejects(pod.setRules([{ on: "connect", deny: "EPERM" }]), { code: "ERR_NOT_COVERED" });
+  await t.rejects(pod.setRules([{ on: "kill", deny: "EPERM" }]), { code: "ERR_NOT_COVERED" });
   const file = join(cwd, "rules.json");
   writeFileSync(file, JSON.stringify({ rules: [{ on: "open", path: join(cwd, "file"), deny: "EACCES" }] }));
   t.match(await virtRun(["rules", pod.id, "--set", file]), { code: 0, out: /^1 .*"deny":"EACCES"/ });
