@@ -51,7 +51,7 @@ export interface VirtErrorDetails {
  * console.log(Object.keys(errorHints).length, errorHints.ERR_PORT_IN_USE);
  */
 export const errorHints = {
-  ERR_32BIT: "",
+  ERR_32BIT: "launch it with --record none and without rules; it cannot be moved",
   ERR_ABORTED: "it was stopped on request; the source runs on",
   ERR_AGENT: "report this with the program's name; the pod runs on",
   ERR_BACKLOG: "try again when the program has accepted the waiting connections",

@@ -209,9 +209,10 @@ t.test("a 32-bit program", async (t) => {
   built.stdin.end('void _start(void) { for (;;) __asm__ volatile("int $0x80" : : "a"(29)); }');
   const [code] = (await once(built, "close")) as [number];
   if (code !== 0) return t.pass("this compiler makes none");
-  const pod = await start(program);
+  const pod = await start(program, [], { record: "none" });
   await sleep(50);
   if (!pod.running) return t.pass("this kernel runs none");
+  await t.rejects(start(program), { code: "ERR_32BIT", hint: /--record none/ }, "its calls cannot be recorded");
   t.match(await pod.check(), [{ code: "ERR_32BIT" }]);
   t.equal((await refusal(pod, imageName())).code, "ERR_32BIT");
   t.ok(pod.running);

@@ -150,7 +150,7 @@ t.test("a program, its library and its loader that are missing, or others, on th
     pod.stdin?.write(`${++n}\n`);
     await logged(pod, `hello bye ${n}\n`);
   };
-  let pod = await start(program, [], { stdio: "pipe", cwd: "/" });
+  let pod = await start(program, [], { stdio: "pipe", cwd: "/", record: "none" });
   await logged(pod, "ready");
   await t.rejects(pod.detach({ withFiles: "written" }), { code: "ERR_NOT_RECORDED", hint: /--record default/ });
   t.ok(pod.running);

@@ -1,7 +1,8 @@
 /**
  * Launching programs in pods.
  */
-import { resolve as absolute } from "node:path";
+import { closeSync, openSync, readSync } from "node:fs";
+import { resolve as absolute, join } from "node:path";
 import { ControlConnection } from "../control/connection.js";
 import type { StdioKind } from "../control/protocol.js";
 import { toVirtError, VirtError } from "../errors.js";
@@ -178,7 +179,7 @@ export async function launch(command: string, args: readonly string[] = [], opti
   } catch (e) {
     connection?.close();
     discardPod(id, socket);
-    throw naming(toVirtError(e), command);
+    throw naming(toVirtError(e), command, options.env ?? process.env);
   } finally {
     made();
   }
@@ -260,7 +261,11 @@ function started(connection: ControlConnection): Promise<void> {
   });
 }
 
-function naming(error: VirtError, command: string): VirtError {
+function naming(error: VirtError, command: string, env: NodeJS.ProcessEnv): VirtError {
+  if (error.errnoName === "ENOEXEC" && is32Bit(command, env)) {
+    const what = `${command} is a 32-bit program, whose calls cannot be interposed`;
+    return new VirtError("ERR_32BIT", what, { path: command, errnoName: "ENOEXEC", syscall: "execve", cause: error });
+  }
   if (error.code !== "ERR_NOT_FOUND" && error.code !== "ERR_NOT_EXECUTABLE") return error;
   const what = error.code === "ERR_NOT_FOUND" ? "not found" : `cannot be executed (${error.errnoName})`;
   return new VirtError(error.code, `${command}: ${what}`, {
@@ -269,4 +274,22 @@ function naming(error: VirtError, command: string): VirtError {
     syscall: "execve",
     cause: error,
   });
+}
+
+/** By the ELF header (elf(5)): 80386, or x32. */
+function is32Bit(command: string, env: NodeJS.ProcessEnv): boolean {
+  const places = command.includes("/") ? [command] : (env["PATH"] ?? "").split(":").map((d) => join(d, command));
+  const header = Buffer.alloc(20);
+  for (const place of places) {
+    try {
+      const fd = openSync(place, "r");
+      readSync(fd, header);
+      closeSync(fd);
+      break;
+    } catch {
+      // not this one
+    }
+  }
+  const machine = header.readUInt16LE(18);
+  return header.toString("latin1", 0, 4) === "\x7fELF" && (machine === 3 || (machine === 62 && header[4] === 1));
 }
