@@ -6,7 +6,7 @@ import { execFile, execFileSync } from "node:child_process";
 import { appendFileSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
-import { basename, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { promisify } from "node:util";
 import t from "tap";
 import { type Effect, launch, summarize } from "virt-run";
@@ -28,11 +28,20 @@ const env = { PATH: "/usr/bin:/bin", HOME: sandbox, LC_ALL: "C.UTF-8", GIT_CONFI
 
 /** Names that differ from run to run. */
 function plain(name: string): string {
-  return name
-    .replace(/^(tmp_obj|tmp_pack|tmp_idx|refs|packs)_\w+$/, "$1_*")
-    .replace(/^\.tmp-\d+-/, ".tmp-*-")
-    .replace(/^cc\w{6}\./, "cc*.")
-    .replace(/^t\w{6}$/, "t*");
+  return (
+    name
+      .replace(/^(tmp_obj|tmp_pack|tmp_idx|refs|packs)_\w+$/, "$1_*")
+      .replace(/^\.tmp-\d+-/, ".tmp-*-")
+      .replace(/^cc\w{6}\./, "cc*.")
+      .replace(/^t\w{6}$/, "t*")
+      // npm's and pip's caches and temporary files
+      .replace(/^[0-9a-f]{2}$/, "xx")
+      .replace(/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{40,}/, "hex*")
+      .replace(/^(pip-[a-z-]+)-\w{8}$/, "$1-*")
+      .replace(/^(INSTALLER|RECORD|REQUESTED|direct_url.json)\w{8}\.tmp$/, "$1*.tmp")
+      .replace(/^(.*\.pyc)\.\d+$/, "$1.*")
+      .replace(/^[a-z0-9_]{8}$/, "r8*")
+  );
 }
 
 /** Effects as strace shows them: "kind name", each once. */
@@ -46,7 +55,9 @@ function straced(directory: string): Set<string> {
       if (result === "-1" && error !== "EINPROGRESS") continue;
       const strings = [...args.matchAll(/"((?:[^"\\]|\\.)*)"/g)].map((m) => m[1] as string);
       const descriptor = /^\d+<(.*?)>/.exec(args)?.[1];
-      const inet = /sin_port=htons\((\d+)\), sin_addr=inet_addr\("([^"]+)"\)/.exec(args);
+      const inet =
+        /sin_port=htons\((\d+)\), sin_addr=inet_addr\("([^"]+)"\)/.exec(args) ??
+        /sin6_port=htons\((\d+)\).*inet_pton\(AF_INET6, "([^"]+)"/.exec(args);
       const local = /sun_path="([^"]+)"/.exec(args)?.[1];
       const add = (kind: string, path: string | undefined) => {
         if (path !== undefined && !/^\/(proc|dev|sys)\//.test(path)) out.add(`${kind} ${plain(basename(path))}`);
@@ -110,6 +121,20 @@ const programs: Record<string, { needs: string[]; script: () => string }> = {
     script: () =>
       "mkdir in && cp /etc/passwd in/one && cp /etc/group in/two && ln -s one in/link && tar cf in.tar in && mkdir out && " +
       "tar xf in.tar -C out && rm -r in && mv out/in back",
+  },
+  "npm install": {
+    needs: [],
+    script: () =>
+      'unset NODE_OPTIONS; mkdir lib && echo \'{"name":"lib","version":"1.0.0","bin":"cli.js"}\' > lib/package.json && echo text > lib/cli.js && ' +
+      'echo \'{"name":"app","version":"1.0.0"}\' > package.json && ' +
+      `${join(dirname(process.execPath), "npm")} install --offline --no-audit --no-fund --no-update-notifier --logs-max=0 --cache ./cache --install-links ./lib`,
+  },
+  "pip install": {
+    needs: ["pip3"],
+    script: () =>
+      'mkdir lib && printf \'from setuptools import setup\nsetup(name="lib", version="1", py_modules=["mod"])\n\' > lib/setup.py && ' +
+      "echo 'x = 1' > lib/mod.py && pip3 install -q --no-index --no-build-isolation --no-cache-dir --target here ./lib && " +
+      "PYTHONPATH=here python3 -c 'import mod'",
   },
   curl: {
     needs: ["curl"],
@@ -247,6 +272,7 @@ int main(void) {
     pid_t p = fork();
     if (p == 0) for (int n = 0;; n++) { int fd = open("victim", O_CREAT | O_WRONLY, 0600); close(fd); }
     usleep(2000);
+    while (i == 0 && access("victim", F_OK) != 0) usleep(100); /* one of them at least has come to it */
     kill(p, SIGKILL);
     while (waitpid(p, NULL, 0) != p) {}
   }

@@ -101,7 +101,7 @@ TEST_CASE("where there is no room for a whole line there is none of it") {
   rmdir(directory);
 }
 
-TEST_CASE("every recorded call is found by its number, once") {
-  for (const RecordedCall& call : recorded_calls()) CHECK(recorded_call(call.number) == &call);
-  CHECK(recorded_call(0) == nullptr);
+TEST_CASE("every call is found by its number, once") {
+  for (const InterposedCall& call : interposed_calls()) CHECK(interposed_call(call.number) == &call);
+  CHECK(interposed_call(10'000) == nullptr);
 }
