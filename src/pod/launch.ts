@@ -8,9 +8,10 @@ import type { StdioKind } from "../control/protocol.js";
 import { toVirtError, VirtError } from "../errors.js";
 import { initProgram, native } from "../native.js";
 import { checkAddressRemap } from "../remap/address.js";
-import { answerHooks, type Hooks } from "../rules/hooks.js";
+import type { Remap } from "../remap/path.js";
+import { answerHooks, type HookOptions } from "../rules/hooks.js";
 import { type Interposition, nativeInterposition, type Recording } from "../rules/interposition.js";
-import { type CallName, type ErrnoName, pathsOfRules, type Rule } from "../rules/rules.js";
+import { type CallName, pathsOfRules, type Rule } from "../rules/rules.js";
 import { furnishState, resolveMachineId } from "./identity.js";
 import { type Isolation, resolveIsolation } from "./isolation.js";
 import { Pod } from "./pod.js";
@@ -31,7 +32,7 @@ import {
  * @example
  * const options: LaunchOptions = { name: "cache", env: { ...process.env, TZ: "UTC" }, cwd: "/srv", stdio: "log" };
  */
-export interface LaunchOptions {
+export interface LaunchOptions extends HookOptions {
   /** Unique among living pods: letters, digits, "_", ".", "-", at most 64. Default: the pod's id. */
   name?: string;
   /** The program's whole environment; undefined values are left out. Default: this process's. */
@@ -58,28 +59,10 @@ export interface LaunchOptions {
   isolate?: Isolation;
   /** Words to find it by, for list() and `virt-run ps --filter`; they go with it into images. Default {}. */
   labels?: Record<string, string>;
-  /**
-   * Paths that appear elsewhere in the pod: { "/data": "/mnt/data" } shows the host's /mnt/data as /data. Absolute; bind
-   * mounts (mount(2)) in the pod's own mount namespace. Default: none.
-   */
-  remap?: {
-    path?: Record<string, string>;
-    /** Ports the program binds, and talks to on this host: { 8080: 9090 } is 8080 to the program and 9090 to the world. */
-    port?: Record<number, number>;
-    /** Likewise IP addresses: { "10.0.0.5": "127.0.0.1" }. */
-    addr?: Record<string, string>;
-  };
+  /** What the pod knows under other names than this host. Default: nothing. */
+  remap?: Remap;
   /** What becomes of its system calls; the first rule that matches decides. Default: none. */
   rules?: readonly Rule[];
-  /**
-   * Functions that are asked about its system calls, by name; other calls go on meanwhile. They are asked as long as this
-   * process is connected; then, and when one does not answer within `hookTimeoutMs`, or throws, `hookDefault` is done.
-   */
-  hooks?: Hooks;
-  /** Default 5000. */
-  hookTimeoutMs?: number;
-  /** Default "pass". */
-  hookDefault?: "pass" | { deny: ErrnoName };
   /** Calls that rules may be about which setRules() sets later, beside those that need interposing now. Default: none. */
   cover?: readonly CallName[];
   /**

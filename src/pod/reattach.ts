@@ -16,10 +16,10 @@ import { restoreOwn } from "../image/own.js";
 import { ImpossibleTree, planTree, type TreePlan } from "../image/tree.js";
 import { type Data, initProgram, type NativeLaunchOptions, native } from "../native.js";
 import { checkAddressRemap, relocate, toHost } from "../remap/address.js";
-import { mergeRemaps, translatePath } from "../remap/path.js";
-import { answerHooks, type Hooks } from "../rules/hooks.js";
+import { mergeRemaps, type Remap, translatePath } from "../remap/path.js";
+import { answerHooks, type HookOptions } from "../rules/hooks.js";
 import { type Interposition, nativeInterposition } from "../rules/interposition.js";
-import { type CallName, type ErrnoName, pathsOfRules, type Rule } from "../rules/rules.js";
+import { type CallName, pathsOfRules, type Rule } from "../rules/rules.js";
 import { aborted, type Progress, treeProcess, watch } from "./detach.js";
 import { furnishState } from "./identity.js";
 import { attachPatient, claimName, interpositionOf, pathRemaps } from "./launch.js";
@@ -32,28 +32,13 @@ import { discardPod, newPod, type PathRemap, type PodRecord, saveRecord } from "
  * @example
  * const options: ReattachOptions = { name: "second", remap: { path: { "/data": "/mnt/data" } }, allowChanged: ["/data/log"] };
  */
-export interface ReattachOptions {
+export interface ReattachOptions extends HookOptions {
   /** Default: the name of the image's pod; the new pod's id if that had none. Letters, digits, "_", ".", "-", at most 64. */
   name?: string;
-  /**
-   * Paths that appear elsewhere in the pod: { "/data": "/mnt/data" } shows the host's /mnt/data as /data. Absolute; over
-   * the rules the image was made under, which stay. Default: those alone.
-   */
-  remap?: {
-    path?: Record<string, string>;
-    /** Ports the pod listens on, and binds later: { 8080: 9090 } is 8080 to the program and 9090 to the world. */
-    port?: Record<number, number>;
-    /** Likewise IP addresses: { "10.0.0.5": "127.0.0.1" }. */
-    addr?: Record<string, string>;
-  };
+  /** Over what the image was made under, which stays. Default: that alone. */
+  remap?: Remap;
   /** In place of the rules the image was made under. */
   rules?: readonly Rule[];
-  /** As LaunchOptions has them; an image keeps none. */
-  hooks?: Hooks;
-  /** Default 5000. */
-  hookTimeoutMs?: number;
-  /** Default "pass". */
-  hookDefault?: "pass" | { deny: ErrnoName };
   /** Files (as the pod knows them) that may differ from what the program left; "*" for all. Default: none. */
   allowChanged?: string[];
   /**

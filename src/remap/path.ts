@@ -14,16 +14,24 @@ export function translatePath(remaps: readonly PathRemap[], path: string): strin
   return path;
 }
 
-/** Rules as the SDK takes them. */
+/**
+ * What a pod knows under other names than this host: OLD to NEW.
+ *
+ * @example
+ * const remap: Remap = { path: { "/data": "/mnt/data" }, port: { 8080: 9090 }, addr: { "10.0.0.5": "127.0.0.1" } };
+ */
 export interface Remap {
-  path: Record<string, string>;
-  port: Record<string, number>;
-  addr: Record<string, string>;
+  /** The host's NEW is shown as OLD: bind mounts (mount(2)) in the pod's own mount namespace. Absolute. */
+  path?: Record<string, string>;
+  /** Ports the pod binds, and talks to on this machine: OLD to the program and NEW to the world. */
+  port?: Record<string, number>;
+  /** Likewise IP addresses. */
+  addr?: Record<string, string>;
 }
 
 /** `path:OLD=NEW`, `port:OLD=NEW` and `addr:OLD=NEW` as the command line has them. Errors: ERR_REMAP. */
-export function parseRemaps(rules: readonly string[]): Remap {
-  const remap: Remap = { path: {}, port: {}, addr: {} };
+export function parseRemaps(rules: readonly string[]): Required<Remap> {
+  const remap: Required<Remap> = { path: {}, port: {}, addr: {} };
   for (const rule of rules) {
     const match = /^(path|port|addr):([^=]+)=(.+)$/.exec(rule);
     if (!match) throw new VirtError("ERR_REMAP", `'${rule}' is no rule: path:OLD=NEW, port:OLD=NEW or addr:OLD=NEW`);

@@ -21,6 +21,20 @@ import { addressBytes, type CallName, callNameOf, type ErrnoName } from "./rules
  */
 export type Hooks = { [name in CallName]?: (call: Call) => HookAnswer | Promise<HookAnswer> };
 
+/** Options that say which hooks there are. */
+export interface HookOptions {
+  /**
+   * Functions that are asked about the pod's system calls, by name; other calls go on meanwhile. They are asked as long as
+   * this process is connected; then, and when one does not answer in time, or throws, the default is done. An image keeps
+   * none. Default: none.
+   */
+  hooks?: Hooks;
+  /** How long a call waits for its hook, in milliseconds. Default 5000. */
+  hookTimeoutMs?: number;
+  /** What is done without an answer. Default "pass". */
+  hookDefault?: "pass" | { deny: ErrnoName };
+}
+
 /** What a hook gives: made by the methods of Call. */
 export class HookAnswer {
   /** @internal */
