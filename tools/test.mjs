@@ -16,6 +16,7 @@ const needed = [
   "build",
   "src",
   "native",
+  "docs",
   "test",
   "tools",
   "node_modules",
