@@ -3,7 +3,7 @@
  * every effect that strace shows, and no other. Then what the journal survives: no supervisor, a reattach, signals.
  */
 import { execFile, execFileSync } from "node:child_process";
-import { appendFileSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { appendFileSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { basename, dirname, join } from "node:path";
@@ -94,6 +94,10 @@ function journalled(effects: Iterable<Effect>): Set<string> {
   return out;
 }
 
+/** It comes with Node; ours may be a copy that lies alone. */
+const npm =
+  [dirname(process.execPath), "/usr/local/bin", "/usr/bin"].map((d) => join(d, "npm")).find(existsSync) ?? "npm";
+
 const web = createServer((_, response) => response.end("a page\n"));
 t.before(() => new Promise<void>((resolve) => web.listen(0, "127.0.0.1", resolve)));
 t.teardown(() => web.close());
@@ -127,7 +131,7 @@ const programs: Record<string, { needs: string[]; script: () => string }> = {
     script: () =>
       'unset NODE_OPTIONS; mkdir lib && echo \'{"name":"lib","version":"1.0.0","bin":"cli.js"}\' > lib/package.json && echo text > lib/cli.js && ' +
       'echo \'{"name":"app","version":"1.0.0"}\' > package.json && ' +
-      `${join(dirname(process.execPath), "npm")} install --offline --no-audit --no-fund --no-update-notifier --logs-max=0 --cache ./cache --install-links ./lib`,
+      `${npm} install --offline --no-audit --no-fund --no-update-notifier --logs-max=0 --cache ./cache --install-links ./lib`,
   },
   "pip install": {
     needs: ["pip3"],
