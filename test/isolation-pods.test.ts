@@ -121,10 +121,10 @@ t.test("who it says it is", async (t) => {
   const expected = ["another", "another", id, ...(dbusIsFile ? [id] : [])].join("\n");
   t.match(await logged(pod, "END"), expected);
   pod = await cycle(pod);
+  t.match(await pod.inspect(), { hostname: "another", machineId: id, isolate: null });
   writeFileSync(join(sandbox, "tell-again"), "");
   await logged(pod, "END2");
   t.equal(pod.logs().toString().split(expected).length, 3, "after a reattach too");
-  t.match(await pod.inspect(), { hostname: "another", machineId: id, isolate: null });
   const random = await background("--machine-id", "random", "sleep", "1000");
   t.match(await json("inspect", random), { machineId: /^[0-9a-f]{32}$/ });
   t.match(await virtRun(["run", "--machine-id", "x", "true"]), { code: 125, err: /ERR_USAGE/ });
