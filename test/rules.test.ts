@@ -103,8 +103,12 @@ t.test("the first rule that matches decides; program and path are patterns", asy
     { on: "open", path: join(cwd, "**.key"), program: "/usr/bin/tail", pass: true },
     { on: "open", path: join(cwd, "**.key"), deny: "EACCES" },
   ];
-  const { out } = await run("cat a.txt; cat b.key; tail -n1 b.key", rules, { cwd });
-  t.match(out, /^a\n.*b.key: Permission denied\nb\n$/);
+  for (const record of ["default", "none"] as const) {
+    // The shell's child is asked about as the shell, before it executes another program.
+    const script = "cat a.txt; cat b.key; tail -n1 b.key; (: < a.txt; exec tail -n1 b.key)";
+    const { out } = await run(script, rules, { cwd, record });
+    t.match(out, /^a\n.*b.key: Permission denied\nb\nb\n$/, `recording ${record}`);
+  }
 });
 
 t.test("static programs and Go's are no exception", async (t) => {
@@ -307,7 +311,7 @@ t.test("rules change while the pod runs, as far as its filter covers them", asyn
 
 t.test("what is no rule is refused before anything starts, and the error says where", async (t) => {
   const wrong: [unknown, RegExp][] = [
-    [{ on: "opne", deny: "EPERM" }, /rule 1: 'on' has 'opne'/],
+    [{ on: "opne", deny: "EPERM" }, /'rule 1: on' has 'opne'/],
     [{ on: "open" }, /exactly one of/],
     [{ on: "open", deny: "EPERM", pass: true }, /exactly one of/],
     [{ on: "open", deny: "EWHAT" }, /'deny' is the name of an error/],
@@ -334,6 +338,15 @@ t.test("what is no rule is refused before anything starts, and the error says wh
     message: /collide/,
   });
   await t.rejects(launch("true", [], { remap: { addr: { "10.0.0.1": "::1" } } }), { code: "ERR_REMAP" });
+  await t.rejects(launch("true", [], { cover: ["opne" as "open"] }), {
+    code: "ERR_RULE",
+    message: /'cover' has 'opne'/,
+  });
+  await t.rejects(launch("true", [], { hooks: { opne: () => {} } as never }), {
+    code: "ERR_RULE",
+    message: /'hooks' has 'opne'/,
+  });
+  t.match(await virtRun(["run", "--cover", "opne", "true"]), { code: 125, err: /'cover' has 'opne'.*\(ERR_RULE\)/ });
   const file = join(directory(), "rules.json");
   writeFileSync(file, "[{]");
   t.match(await virtRun(["run", "--rule", file, "true"]), { code: 125, err: /rules.json: .*\(ERR_RULE\)/ });

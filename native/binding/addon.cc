@@ -17,6 +17,7 @@
 #include "binding/job.h"
 #include "binding/launch_options.h"
 #include "binding/probe.h"
+#include "binding/worker.h"
 #include "engine/control_client.h"
 #include "memory/page_store.h"
 #include "sys/file.h"
@@ -62,48 +63,18 @@ Napi::Value js_peer_pid(const Napi::CallbackInfo& info) {
 
 // verifyPages(directory, pagesInPart) → promise: every page of an image read and compared with its hash
 Napi::Value js_verify_pages(const Napi::CallbackInfo& info) {
-  class Worker : public Napi::AsyncWorker {
-   public:
-    Worker(Napi::Env env, std::string directory, std::vector<uint64_t> parts)
-        : AsyncWorker(env),
-          deferred_(Napi::Promise::Deferred::New(env)),
-          directory_(std::move(directory)),
-          parts_(std::move(parts)) {}
-    [[nodiscard]] Napi::Promise promise() const { return deferred_.Promise(); }
-
-   protected:
-    void Execute() override {
-      try {
-        const UniqueFd directory = open_file(directory_, O_PATH | O_DIRECTORY);
-        const std::atomic<bool> never = false;
-        PageFile(directory.get(), parts_).verify(2, never);
-      } catch (...) {
-        failure_ = std::current_exception();
-      }
-    }
-    void OnOK() override {
-      if (failure_) {
-        deferred_.Reject(to_js_error(Env(), failure_).Value());
-      } else {
-        deferred_.Resolve(Env().Undefined());
-      }
-    }
-
-   private:
-    Napi::Promise::Deferred deferred_;
-    std::string directory_;
-    std::vector<uint64_t> parts_;
-    std::exception_ptr failure_;
-  };
   return guarded(info, [&] {
     std::vector<uint64_t> parts;
     const Value counts = from_js(info[1]);
     for (const Value& pages : counts.as_list())
       parts.push_back(static_cast<uint64_t>(pages.as_int(0, kPartPages)));
-    auto* worker = new Worker(info.Env(), info[0].As<Napi::String>(), std::move(parts));  // deletes itself
-    const Napi::Promise promise = worker->promise();
-    worker->Queue();
-    return promise;
+    const std::string path = info[0].As<Napi::String>();
+    return run_on_pool(info.Env(), [path, parts = std::move(parts)] {
+      const UniqueFd directory = open_file(path, O_PATH | O_DIRECTORY);
+      const std::atomic<bool> never = false;
+      PageFile(directory.get(), parts).verify(2, never);
+      return Value();
+    });
   });
 }
 

@@ -24,12 +24,6 @@
 namespace virt {
 namespace {
 
-int64_t realtime_ns() {
-  timespec t{};
-  clock_gettime(CLOCK_REALTIME, &t);
-  return int64_t{t.tv_sec} * 1'000'000'000 + t.tv_nsec;
-}
-
 Value pack_runs(const JobRuns& runs) {
   Value list = Value::list();
   for (const PageRun& r : runs) {

@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "files/beneath.h"
 #include "sys/proc.h"
+#include "sys/utf8.h"
 
 namespace virt {
 namespace {
@@ -95,29 +96,13 @@ bool set_attributes(int fd, const Value& record, bool owner) {
   return all;
 }
 
-bool is_text(const std::string& s) {
-  for (size_t at = 0; at < s.size();) {
-    const auto byte = [&](size_t i) {
-      return at + i < s.size() ? static_cast<unsigned char>(s[at + i]) : 0U;
-    };
-    const unsigned first = byte(0);
-    const size_t size = first == 0                      ? 0
-                        : first < 0x80                  ? 1
-                        : first >= 0xc2 && first < 0xe0 ? 2
-                        : first >= 0xe0 && first < 0xf0 ? 3
-                        : first >= 0xf0 && first < 0xf5 ? 4
-                                                        : 0;
-    if (size == 0 || at + size > s.size()) return false;
-    for (size_t i = 1; i < size; ++i) {
-      if ((byte(i) & 0xc0) != 0x80) return false;
-    }
-    // Overlong forms, surrogates and what lies beyond the last code point.
-    if ((first == 0xe0 && byte(1) < 0xa0) || (first == 0xed && byte(1) >= 0xa0) ||
-        (first == 0xf0 && byte(1) < 0x90) || (first == 0xf4 && byte(1) >= 0x90))
-      return false;
-    at += size;
+bool is_text(std::string_view text) {
+  while (!text.empty() && text[0] != 0) {
+    const size_t size = utf8_sequence(text);
+    if (size == 0) return false;
+    text.remove_prefix(size);
   }
-  return true;
+  return text.empty();
 }
 
 }  // namespace virt

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 
 #include <string>
+#include <string_view>
 
 #include "base/value.h"
 
@@ -22,6 +23,6 @@ bool make_opaque(int fd);
 bool set_attributes(int fd, const Value& record, bool owner);
 
 // True if it is UTF-8 without NUL.
-bool is_text(const std::string& s);
+bool is_text(std::string_view text);
 
 }  // namespace virt

@@ -22,6 +22,7 @@
 #include "interpose/path.h"
 #include "interpose/program.h"
 #include "interpose/substitute.h"
+#include "sys/clocks.h"
 
 namespace virt::init {
 namespace {
@@ -64,12 +65,6 @@ int start_thread(void* (*run)(void*), void* arg) {
   return error;
 }
 
-int64_t monotonic_ns() {
-  timespec t{};
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return int64_t{t.tv_sec} * 1'000'000'000 + t.tv_nsec;
-}
-
 }  // namespace
 
 // A call that is made, or answered, by a thread of its own.
@@ -89,9 +84,11 @@ int Interposer::start(Setup setup) {
   if (!RuleSet::decode(setup_.rules, rules.get())) return EINVAL;
   selected_ = recorded_kinds(setup_.recording) | rules->kinds() | setup_.covered;
   if (selected_ == 0) return 0;
+  // Who a caller is, and where its paths begin, holds until these.
+  selected_ |= kind_bit(CallKind::execute) | kind_bit(CallKind::root);
   // What rules that come later need beside their own kinds.
   constexpr KindSet kNamed = kind_bit(CallKind::bind) | kind_bit(CallKind::connect);
-  selected_ |= kind_bit(CallKind::root) | ((setup_.covered & kNamed) != 0 ? kind_bit(CallKind::name) : 0);
+  if ((setup_.covered & kNamed) != 0) selected_ |= kind_bit(CallKind::name);
   rules_ = std::move(rules);
   paused_ = setup_.paused;
   hooked_ = setup_.hooked;
@@ -121,14 +118,16 @@ int Interposer::start(Setup setup) {
   return 0;
 }
 
-void Interposer::catch_up() {
-  if (!runs_) return;
-  constexpr int kPatienceMs = 1000;
+int Interposer::catch_up() {
+  if (!runs_) return 0;
+  constexpr int kPatienceMs = 5000;
   eventfd_t stale;
   eventfd_read(caught_up_.get(), &stale);  // of a time when we did not wait for it
   eventfd_write(asked_.get(), 1);
   pollfd p{caught_up_.get(), POLLIN, 0};
-  if (poll(&p, 1, kPatienceMs) > 0) eventfd_read(caught_up_.get(), &stale);
+  if (poll(&p, 1, kPatienceMs) <= 0) return ETIMEDOUT;
+  eventfd_read(caught_up_.get(), &stale);
+  return full_ ? ENOSPC : 0;
 }
 
 std::shared_ptr<const RuleSet> Interposer::rules() {
@@ -266,10 +265,9 @@ void Interposer::apply(const Rule* rule, Call call) {
   switch (rule == nullptr ? Verdict::pass : rule->verdict) {
     case Verdict::deny:
       (void)listener_->answer(call.question, 0, rule->error);
-      if (setup_.recording != Recording::kNone) {
-        recorder_->write_answered(call, rule->error, {});
-        stir();
-      }
+      if (setup_.recording == Recording::kNone) return;
+      recorder_->write_answered(call, rule->error, {});
+      if (idle_) stir();
       return;
     case Verdict::redirect: {
       auto work = std::make_unique<Work>();
@@ -358,9 +356,8 @@ void Interposer::work(Work& w) {
     (void)listener_->answer(question, 0, error);
     return;
   }
-  const bool record = setup_.recording != Recording::kNone;
-  substitute(*listener_, std::move(w.ask.call), w.ask.rule, names_, record ? recorder_.get() : nullptr);
-  if (record) stir();
+  substitute(*listener_, std::move(w.ask.call), w.ask.rule, names_, *recorder_);
+  stir();
 }
 
 // How long to wait: longer and longer while there is nothing new, so that who is busy is not disturbed by being woken,
@@ -369,7 +366,7 @@ int Interposer::wait_ms(int* pause_ms) {
   constexpr int kMostPauseMs = 64;
   const bool rests = *pause_ms > kMostPauseMs;
   idle_ = rests;
-  const bool behind = recorder_->behind() > 0;  // after it was said: what came before is not overlooked
+  const bool behind = recorder_->behind();  // after it was said: what came before is not overlooked
   if (behind) idle_ = false;
   int wait = behind || !rests ? std::min(*pause_ms, kMostPauseMs) : -1;
   *pause_ms = std::min(*pause_ms * 2, 2 * kMostPauseMs);
@@ -390,7 +387,7 @@ void Interposer::keep_up() {
     eventfd_t count;
     const bool stirred = (p[1].revents & POLLIN) != 0 && eventfd_read(stir_.get(), &count) == 0;
     const bool asked = (p[0].revents & POLLIN) != 0;
-    recorder_->catch_up(asked);
+    full_ = !recorder_->catch_up(asked);
     const uint64_t now_done = recorder_->written();
     if (stirred || std::exchange(done, now_done) != now_done) pause_ms = 1;
     for (Ask& ask : asks_.take_due(monotonic_ns())) apply_aside(std::move(ask));

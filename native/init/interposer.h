@@ -44,8 +44,9 @@ class Interposer {
   // threads themselves stay free. Does nothing if there is nothing to interpose. 0 or errno (EINVAL: no rules).
   int start(Setup setup);
   void go_on() { paused_ = false; }
-  // When nothing runs any more: returns when everything that has happened is in the journal, or after a second.
-  void catch_up();
+  // When nothing runs any more: returns when everything that has happened is in the journal. 0, ETIMEDOUT, or ENOSPC: the
+  // journal could not be written.
+  int catch_up();
   [[nodiscard]] bool runs() const { return runs_; }
 
   // Other rules from now on. 0, EINVAL (no rules), or EOPNOTSUPP: they need calls that the filter does not select.
@@ -82,7 +83,7 @@ class Interposer {
   KindSet selected_ = 0;
   pid_t own_pid_ = 0;
   bool runs_ = false, real_root_ = false;
-  std::atomic<bool> paused_ = false, hooked_ = false, idle_ = true;
+  std::atomic<bool> paused_ = false, hooked_ = false, idle_ = true, full_ = false;
   std::atomic<int> working_ = 0;
   UniqueFd handover_;                         // the listener's number comes through here
   UniqueFd asked_, caught_up_, news_, stir_;  // eventfd(2)

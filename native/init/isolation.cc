@@ -19,10 +19,6 @@ using protocol::LaunchPlan;
 using protocol::MountOperation;
 using protocol::MountRule;
 
-bool below(std::string_view path, std::string_view directory) {
-  return path.size() > directory.size() && path.starts_with(directory) && path[directory.size()] == '/';
-}
-
 // Carries rules out. What they need of the mounts as they were is taken first, all of it.
 class Isolation {
  public:
@@ -61,7 +57,7 @@ class Isolation {
       uint64_t set = rule.operation == MountOperation::kWritable || rule.operation == MountOperation::kOwn
                          ? 0
                          : kReadOnlyMount;
-      if (no_devices_ && rule.path != "/dev" && !below(rule.path, "/dev")) set |= kNoDevices;
+      if (no_devices_ && rule.path != "/dev" && !is_below(rule.path, "/dev")) set |= kNoDevices;
       if (set != 0 && !change_mount(trees_.back(), set, 0, true)) {
         return failed("isolating: changing what a rule names");
       }
@@ -115,7 +111,7 @@ class Isolation {
     for (const MountRule& rule : plan_.mounts) {
       const bool ours = rule.operation == MountOperation::kHide || rule.operation == MountOperation::kOwn ||
                         rule.operation == MountOperation::kDevices;
-      if (ours && below(path, rule.path) && rule.path.size() > covering.size()) covering = rule.path;
+      if (ours && is_below(path, rule.path) && rule.path.size() > covering.size()) covering = rule.path;
     }
     struct stat st {};
     const bool pin = made.operation == MountOperation::kPin;

@@ -45,6 +45,11 @@ UniqueFd open_place(const std::string& path) {
   return UniqueFd(static_cast<int>(syscall(SYS_openat2, AT_FDCWD, path.c_str(), &how, sizeof how)));
 }
 
+bool is_below(std::string_view path, std::string_view directory) {
+  if (directory == "/") return path != "/";
+  return path.size() > directory.size() && path.starts_with(directory) && path[directory.size()] == '/';
+}
+
 UniqueFd clone_tree(int directory, const std::string& path) {
   const unsigned flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE;
   return UniqueFd(static_cast<int>(syscall(SYS_open_tree, directory, path.c_str(), flags)));

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "sys/fd.h"
@@ -14,6 +15,9 @@ namespace virt::init {
 // made for paths that had none, and a link that appears meanwhile must not lead a mount elsewhere (openat2(2), Linux
 // 5.6). Closed on failure, errno says why.
 UniqueFd open_place(const std::string& path);
+
+// Whether a path lies in a directory, and is not itself it. Both absolute and plain.
+bool is_below(std::string_view path, std::string_view directory);
 
 // A copy of what is mounted at a path, on its own: it stays what it is whatever is mounted over the path, and can
 // be mounted after the root it came from is gone (open_tree(2), Linux 5.2).

@@ -19,11 +19,6 @@ namespace {
 using protocol::Layer;
 using protocol::LayerKind;
 
-bool below(const std::string& path, const std::string& directory) {
-  if (directory == "/") return path != "/";
-  return path.size() > directory.size() && path.starts_with(directory) && path[directory.size()] == '/';
-}
-
 // What the mount below forbids stays forbidden. (The numbers of statvfs(3) are those of mount(2).)
 unsigned long flags_of(const std::string& path) {
   struct statvfs vfs {};
@@ -137,8 +132,8 @@ Step Layers::mount(One& one) {
 Step Layers::mount_above(const std::string& path) {
   for (One& one : list_) {
     const std::string& at = one.plan->at;
-    const auto shows = [&](const std::string& remap) { return at == remap || below(at, remap); };
-    if (!below(path, at) || std::any_of(to_come_.begin(), to_come_.end(), shows)) continue;
+    const auto shows = [&](const std::string& remap) { return at == remap || is_below(at, remap); };
+    if (!is_below(path, at) || std::any_of(to_come_.begin(), to_come_.end(), shows)) continue;
     if (const Step s = mount(one); s.failed()) return s;
   }
   return done();

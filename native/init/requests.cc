@@ -72,8 +72,7 @@ void Keeper::handle(Connection& c, const Frame& f) {
       c.reply(f, 0);
       return;
     case Type::kCatchUp:
-      interposer_.catch_up();
-      c.reply(f, 0);
+      c.reply(f, interposer_.catch_up());
       return;
     case Type::kOpen:
       handle_open(c, f);

@@ -17,18 +17,13 @@
 #include "interpose/address.h"
 #include "interpose/caller.h"
 #include "interpose/path.h"
+#include "sys/clocks.h"
 
 namespace virt {
 namespace {
 
 constexpr size_t kMostCallers = 4096;
 constexpr int kWritingFlags = O_WRONLY | O_RDWR | O_CREAT | O_TRUNC;
-
-int64_t realtime_ns() {
-  timespec t{};
-  clock_gettime(CLOCK_REALTIME, &t);
-  return int64_t{t.tv_sec} * 1'000'000'000 + t.tv_nsec;
-}
 
 pid_t number_after(const std::string& text, const char* word) {
   const size_t at = text.find(word);
@@ -138,6 +133,7 @@ bool CallReader::read(const Question& question, const InterposedCall& entry, Cal
   call->entry = &entry;
   call->kind = entry.kind;
   call->question = question;
+  call->order = ++calls_;
   call->realtime_ns = realtime_ns();
   call->who = caller_of(question.tid);
   // Whoever shares its number is another program soon, or has another root.

@@ -27,6 +27,7 @@ struct Call {
   CallKind kind = CallKind::open;  // entry's, but an open for reading only is `read`
   Question question;
   std::shared_ptr<const Caller> who;
+  uint64_t order = 0;  // what is asked later has more
   int64_t realtime_ns = 0;
   std::string path, path2;  // absolute, as written; a unix socket's too ("@…" is abstract)
   int flags = 0;            // O_… or AT_…; of a kill the signal
@@ -55,6 +56,7 @@ class CallReader {
   bool read_socket(Call* call);
 
   int host_proc_;
+  uint64_t calls_ = 0;
   std::unordered_map<pid_t, std::shared_ptr<const Caller>> callers_;
 };
 

@@ -1,37 +1,33 @@
 #include "interpose/journal.h"
+#include "sys/clocks.h"
+#include "sys/utf8.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <ctime>
+#include <iterator>
+#include <utility>
 
 namespace virt {
 namespace {
 
 constexpr off_t kMostBytes = 64 << 20;  // of each of the two files
 
-// The length of the UTF-8 sequence at the front, 0 if it is none.
-size_t sequence(std::string_view s) {
-  const auto at = [&](size_t i) { return static_cast<unsigned char>(s[i]); };
-  const unsigned char first = at(0);
-  const size_t size = first < 0x80                    ? 1
-                      : first >= 0xc2 && first < 0xe0 ? 2
-                      : (first & 0xf0) == 0xe0        ? 3
-                      : first >= 0xf0 && first < 0xf5 ? 4
-                                                      : 0;
-  if (size == 0 || size > s.size()) return 0;
-  for (size_t i = 1; i < size; ++i) {
-    if ((at(i) & 0xc0) != 0x80) return 0;
-  }
-  // Overlong forms, surrogates and what lies beyond the last code point.
-  if (first == 0xe0 && at(1) < 0xa0) return 0;
-  if (first == 0xed && at(1) >= 0xa0) return 0;
-  if (first == 0xf0 && at(1) < 0x90) return 0;
-  if (first == 0xf4 && at(1) >= 0x90) return 0;
-  return size;
+// An effect of virt-init itself.
+std::string lost_line(const char* why, uint64_t lines) {
+  JournalLine line;
+  line.text("time", journal_time(realtime_ns()))
+      .number("pid", 1)
+      .text("program", "virt-init")
+      .text("call", "write");
+  line.text("kind", "lost").text("result", why);
+  if (lines > 0) line.number("lines", static_cast<int64_t>(lines));
+  return line.done();
 }
 
 }  // namespace
@@ -49,7 +45,7 @@ JournalLine& JournalLine::text(std::string_view name, std::string_view value) {
   member(name);
   line_ += '"';
   while (!value.empty()) {
-    const size_t size = sequence(value);
+    const size_t size = utf8_sequence(value);
     const char c = value[0];
     if (size == 0) {
       line_ += "\xef\xbf\xbd";  // a name need not be text: the replacement character stands for such a byte
@@ -93,36 +89,62 @@ void Journal::open_file() {
   if (file_ && fstat(file_.get(), &st) == 0) size_ = st.st_size;
 }
 
-void Journal::append(const JournalLine& line) {
-  const std::string text = line.done();
-  const std::lock_guard lock(mutex_);
-  waiting_ += text;
+// True if what was in the oldest is gone.
+bool Journal::begin_next_file() {
+  const bool lost = faccessat(dir_, "journal.1", F_OK, 0) == 0;
+  renameat(dir_, "journal", dir_, "journal.1");
+  file_.reset();
+  size_ = 0;
+  open_file();
+  return lost;
 }
 
-void Journal::flush() {
-  std::string lines;
+void Journal::append(uint64_t order, const JournalLine& line) {
+  std::string text = line.done();
+  const std::lock_guard lock(mutex_);
+  waiting_.push_back({order, std::move(text)});
+}
+
+bool Journal::waits() {
+  const std::lock_guard lock(mutex_);
+  return !waiting_.empty();
+}
+
+bool Journal::flush(uint64_t until) {
+  std::vector<Line> lines;
   {
     const std::lock_guard lock(mutex_);
-    lines.swap(waiting_);
+    const auto later = std::stable_partition(waiting_.begin(), waiting_.end(),
+                                             [until](const Line& line) { return line.order <= until; });
+    lines.assign(std::move_iterator(waiting_.begin()), std::move_iterator(later));
+    waiting_.erase(waiting_.begin(), later);
   }
-  if (lines.empty()) return;
+  if (lines.empty()) return lost_ == 0;
+  std::stable_sort(lines.begin(), lines.end(),
+                   [](const Line& a, const Line& b) { return a.order < b.order; });
   if (!file_) open_file();
-  if (size_ > kMostBytes) {
-    renameat(dir_, "journal", dir_, "journal.1");
-    file_.reset(openat(dir_, "journal", O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600));
-    size_ = 0;
-  }
-  for (std::string_view rest = lines; file_ && !rest.empty();) {
-    const ssize_t n = write(file_.get(), rest.data(), rest.size());
-    if (n < 0 && errno == EINTR) continue;
+  std::string text;
+  if (lost_ > 0) text = lost_line("ENOSPC", lost_);
+  if (size_ > kMostBytes && begin_next_file()) text += lost_line("EFBIG", 0);
+  for (const Line& line : lines) text += line.text;
+  const bool written = write_out(text);
+  lost_ = written ? 0 : lost_ + lines.size();
+  return written;
+}
+
+// All of it, or nothing: never half a line, to which the next would be added.
+bool Journal::write_out(const std::string& text) {
+  for (std::string_view rest = text; !rest.empty();) {
+    const ssize_t n = file_ ? write(file_.get(), rest.data(), rest.size()) : -1;
+    if (n < 0 && file_ && errno == EINTR) continue;
     if (n <= 0) {
-      // A full disk loses lines, not the pod; and never half a line, to which the next would be added.
-      if (ftruncate(file_.get(), size_) != 0) file_.reset();
-      break;
+      if (file_ && ftruncate(file_.get(), size_) != 0) file_.reset();
+      return false;
     }
     rest.remove_prefix(static_cast<size_t>(n));
-    if (rest.empty()) size_ += static_cast<off_t>(lines.size());
   }
+  size_ += static_cast<off_t>(text.size());
+  return true;
 }
 
 }  // namespace virt

@@ -8,6 +8,7 @@
 #include <mutex>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "sys/fd.h"
 
@@ -32,19 +33,29 @@ std::string journal_time(int64_t realtime_ns);
 class Journal {
  public:
   explicit Journal(int state_dir);
-  // Any thread.
-  void append(const JournalLine& line);
-  // Writes what waits. One thread at a time.
-  void flush();
+  // Any thread. `order` is that of the call; lines of one order stay as they came.
+  void append(uint64_t order, const JournalLine& line);
+  // Writes what waits up to an order, by order. One thread at a time. False if a line could not be written; the next that
+  // can says how many were lost.
+  bool flush(uint64_t until);
+  [[nodiscard]] bool waits();
 
  private:
+  struct Line {
+    uint64_t order;
+    std::string text;
+  };
+
   void open_file();
+  bool begin_next_file();
+  bool write_out(const std::string& text);
 
   int dir_;
   UniqueFd file_;
   off_t size_ = 0;
+  uint64_t lost_ = 0;
   std::mutex mutex_;
-  std::string waiting_;
+  std::vector<Line> waiting_;
 };
 
 }  // namespace virt

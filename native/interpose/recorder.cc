@@ -18,6 +18,7 @@
 #include "interpose/caller.h"
 #include "interpose/outcome.h"
 #include "interpose/path.h"
+#include "sys/clocks.h"
 
 namespace virt {
 namespace {
@@ -25,12 +26,6 @@ namespace {
 constexpr size_t kMostDestinations = 1024, kMostWatched = 8192;
 constexpr int64_t kPatienceNs = 20'000'000, kMostPatienceNs = 5'000'000'000;
 constexpr int kTurns = 4;
-
-int64_t monotonic_ns() {
-  timespec t{};
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return int64_t{t.tv_sec} * 1'000'000'000 + t.tv_nsec;
-}
 
 std::string last_part(const std::string& path) {
   const size_t end = path.find_last_not_of('/');
@@ -65,6 +60,7 @@ bool may_hide(const Call& next, const Watched& w) {
 }  // namespace
 
 void Recorder::begin(const Call& call) {
+  newest_ = call.order;
   Lock lock(mutex_);
   if (watched_.empty()) return;
   if (const auto former = last_of_thread_.find(call.question.tid); former != last_of_thread_.end()) {
@@ -117,9 +113,10 @@ void Recorder::watch(Watched watched) {
     sched_yield();
     outcome = outcome_of(*last);
   }
+  if (outcome == Outcome::done) write_done(*last);
   lock.lock();
   last->looked_at = false;
-  if (outcome != Outcome::open) settle(lock, last, false);
+  if (outcome != Outcome::open) forget(last);
   looked_.notify_all();
 }
 
@@ -158,8 +155,12 @@ void Recorder::settle_all(Lock& lock) {
 
 Outcome Recorder::look_again(const Watched& w) {
   const Outcome outcome = outcome_of(w);
-  if (outcome == Outcome::done) write(w.call, w.call.kind == CallKind::open && !w.before.there, 0, w.asked);
+  if (outcome == Outcome::done) write_done(w);
   return outcome;
+}
+
+void Recorder::write_done(const Watched& w) {
+  write(w.call, w.call.kind == CallKind::open && !w.before.there, 0, w.asked);
 }
 
 bool Recorder::settle(Lock& lock, List::iterator watched, bool last) {
@@ -189,7 +190,9 @@ void Recorder::forget(List::iterator watched) {
   watched_.erase(watched);
 }
 
-void Recorder::catch_up(bool all) {
+bool Recorder::catch_up(bool all) {
+  // What is asked from here on waits for its turn: something before it may not be known yet.
+  const uint64_t until = all ? UINT64_MAX : newest_.load();
   // Some at a time: the lock is taken seldom, and who waits for one of them does not wait long.
   constexpr size_t kSome = 16;
   const int64_t now = monotonic_ns();
@@ -224,17 +227,18 @@ void Recorder::catch_up(bool all) {
     looked_.notify_all();
   }
   lock.unlock();
-  journal_.flush();
+  return journal_.flush(until);
 }
 
-size_t Recorder::behind() {
+bool Recorder::behind() {
+  if (journal_.waits()) return true;
   const std::lock_guard lock(mutex_);
-  return watched_.size();
+  return !watched_.empty();
 }
 
-void Recorder::write_answered(const Call& call, int error, const std::string& asked) {
+void Recorder::write_answered(const Call& call, int error, const std::string& asked, bool created) {
   if (call.socket || (!call.path.empty() && !is_made_up(call.path)) || error != 0)
-    write(call, false, error, asked);
+    write(call, created, error, asked);
 }
 
 // Once a minute is enough to know whom it talks to.
@@ -300,7 +304,7 @@ void Recorder::write(const Call& call, bool created, int error, const std::strin
   if (!asked.empty()) line.text("asked", asked);
   const char* name = error == 0 ? "ok" : strerrorname_np(error);
   line.text("result", name == nullptr ? "error" : name);
-  journal_.append(line);
+  journal_.append(call.order, line);
   ++written_;
 }
 

@@ -58,12 +58,13 @@ class Recorder {
   bool look(Call call, Watched* watched);
   // After it was let pass.
   void watch(Watched watched);
-  // Writes down a call that was answered in the kernel's place: error 0, or why it was refused.
-  void write_answered(const Call& call, int error, const std::string& asked);
-  // Writes down what is known, and looks again at calls that were let pass; for the last time if `all` are over.
-  void catch_up(bool all);
-  // Calls that wait for catch_up().
-  [[nodiscard]] size_t behind();
+  // Writes down a call that is answered in the kernel's place: error 0, or why it was refused.
+  void write_answered(const Call& call, int error, const std::string& asked, bool created = false);
+  // Writes down what is known, and looks again at calls that were let pass; for the last time if `all` are over. False if
+  // the journal has no room.
+  bool catch_up(bool all);
+  // Whether something waits for catch_up().
+  [[nodiscard]] bool behind();
   // How many effects have been written down.
   [[nodiscard]] uint64_t written() const { return written_; }
 
@@ -75,6 +76,7 @@ class Recorder {
   bool settle(Lock& lock, List::iterator watched, bool last);
   // Writes it down if it has had its effect.
   Outcome look_again(const Watched& watched);
+  void write_done(const Watched& watched);
   void settle_named(Lock& lock, const std::string& name, const Call& before);
   void settle_all(Lock& lock);
   void forget(List::iterator watched);
@@ -85,9 +87,10 @@ class Recorder {
 
   const KindSet kinds_;
   Journal& journal_;
-  std::atomic<uint64_t> written_ = 0;
-  std::mutex mutex_;                // all below; held for no system call
-  std::condition_variable looked_;  // something is looked at no more
+  std::atomic<uint64_t> written_ = 0,
+                        newest_ = 0;  // newest_: the order of the call that was asked about last
+  std::mutex mutex_;                  // all below; held for no system call
+  std::condition_variable looked_;    // something is looked at no more
   List watched_;
   std::unordered_multimap<std::string, List::iterator> by_name_;  // last parts of their paths
   std::unordered_map<pid_t, List::iterator> last_of_thread_;

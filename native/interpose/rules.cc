@@ -123,7 +123,6 @@ KindSet RuleSet::kinds() const {
   // What the program is told of its sockets' names is what it asked for.
   constexpr KindSet kNamed = kind_bit(CallKind::bind) | kind_bit(CallKind::connect);
   if (translates && (kinds & kNamed) != 0) kinds |= kind_bit(CallKind::name);
-  if (by_path_ != 0) kinds |= kind_bit(CallKind::root);
   return kinds;
 }
 

@@ -21,6 +21,7 @@
 #include "interpose/address.h"
 #include "interpose/caller.h"
 #include "interpose/glob.h"
+#include "interpose/outcome.h"
 #include "interpose/path.h"
 
 namespace virt {
@@ -207,22 +208,28 @@ int become(pid_t tid) {
 }
 
 void substitute(const Listener& listener, Call call, const Rule& rule, SocketNames& names,
-                Recorder* recorder) {
+                Recorder& recorder) {
   if (!listener.waits(call.question)) return;
+  // Written down before the caller goes on, and so before what it does next.
+  const auto record = [&](int error, const std::string& asked, bool created = false) {
+    if (recorder.wants(call.kind))
+      recorder.write_answered(call, error == EINPROGRESS ? 0 : error, asked, created);
+  };
   const auto finish = [&](int64_t value, int error, const std::string& asked) {
+    record(error, asked);
     (void)listener.answer(call.question, value, error);
-    if (recorder != nullptr) recorder->write_answered(call, error == EINPROGRESS ? 0 : error, asked);
   };
   if (!call.socket) {
     const std::string asked = call.path;
     const std::string path = target_path(rule, call.path);
     if (call.kind == CallKind::open || call.kind == CallKind::read) {
+      const bool creates = (call.flags & O_CREAT) != 0 && !look_at(path, true).there;
       const UniqueFd fd(open_target(call, path));
       const int error = fd ? 0 : errno;
       call.path = path;
       if (error != 0) return finish(0, error, asked);
+      record(0, asked, creates);
       (void)listener.inject(call.question, fd.get(), (call.flags & O_CLOEXEC) != 0);
-      if (recorder != nullptr && recorder->wants(call.kind)) recorder->write_answered(call, 0, asked);
       return;
     }
     if (call.entry->path < 0) {

@@ -14,6 +14,6 @@ int become(pid_t tid);
 
 // Makes the call as the rule redirects it, and answers. The thread has become the caller.
 void substitute(const Listener& listener, Call call, const Rule& rule, SocketNames& names,
-                Recorder* recorder);
+                Recorder& recorder);
 
 }  // namespace virt

@@ -1,7 +1,5 @@
 #include "sys/clocks.h"
 
-#include <ctime>
-
 #include "base/value.h"
 #include "sys/file.h"
 #include "sys/proc.h"
@@ -33,9 +31,8 @@ int64_t offset_in(const std::string& path, Clock clock) {
 }  // namespace
 
 int64_t host_clock_ns(Clock clock) {
-  timespec t{};
-  clock_gettime(clock == Clock::monotonic ? CLOCK_MONOTONIC : CLOCK_BOOTTIME, &t);
-  return int64_t{t.tv_sec} * kSecond + t.tv_nsec - offset_in("/proc/self/timens_offsets", clock);
+  const int64_t now = clock_ns(clock == Clock::monotonic ? CLOCK_MONOTONIC : CLOCK_BOOTTIME);
+  return now - offset_in("/proc/self/timens_offsets", clock);
 }
 
 int64_t clock_offset_ns(pid_t host_pid, Clock clock) {

@@ -4,9 +4,19 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <ctime>
 #include <string>
 
 namespace virt {
+
+// Now, by clock_gettime(2).
+inline int64_t clock_ns(clockid_t clock) {
+  timespec t{};
+  clock_gettime(clock, &t);
+  return int64_t{t.tv_sec} * 1'000'000'000 + t.tv_nsec;
+}
+inline int64_t realtime_ns() { return clock_ns(CLOCK_REALTIME); }
+inline int64_t monotonic_ns() { return clock_ns(CLOCK_MONOTONIC); }
 
 enum class Clock { monotonic, boottime };
 

@@ -59,8 +59,8 @@ TEST_CASE("lines are appended, also by the next journal of the same directory") 
   const UniqueFd dir(open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   for (int i = 0; i < 2; ++i) {
     Journal journal(dir.get());
-    journal.append(JournalLine().number("n", i));
-    journal.flush();
+    journal.append(1, JournalLine().number("n", i));
+    CHECK(journal.flush(UINT64_MAX));
   }
   const UniqueFd file(openat(dir.get(), "journal", O_RDONLY | O_CLOEXEC));
   char text[64] = "";
@@ -79,8 +79,8 @@ TEST_CASE("where there is no room for a whole line there is none of it") {
   const UniqueFd dir(open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   Journal journal(dir.get());
   const auto add = [&journal](const std::string& text) {
-    journal.append(JournalLine().text("path", text));
-    journal.flush();
+    journal.append(1, JournalLine().text("path", text));
+    (void)journal.flush(UINT64_MAX);
   };
   add("first");
   rlimit before{};
@@ -89,14 +89,39 @@ TEST_CASE("where there is no room for a whole line there is none of it") {
   small.rlim_cur = 30;  // the first line and the half of another
   const auto handler = signal(SIGXFSZ, SIG_IGN);
   REQUIRE(setrlimit(RLIMIT_FSIZE, &small) == 0);
-  add("one that is lost");
+  journal.append(1, JournalLine().text("path", "one that is lost"));
+  CHECK_FALSE(journal.flush(UINT64_MAX));
+  CHECK_FALSE(journal.flush(UINT64_MAX));  // it still is
   REQUIRE(setrlimit(RLIMIT_FSIZE, &before) == 0);
   signal(SIGXFSZ, handler);
   add("last");
   const UniqueFd file(openat(dir.get(), "journal", O_RDONLY | O_CLOEXEC));
+  char text[256] = "";
+  REQUIRE(read(file.get(), text, sizeof text - 1) > 0);
+  const std::string found = text;
+  CHECK(found.starts_with("{\"path\":\"first\"}\n{\"time\":"));
+  CHECK(found.ends_with(R"("kind":"lost","result":"ENOSPC","lines":1})"
+                        "\n{\"path\":\"last\"}\n"));
+  unlinkat(dir.get(), "journal", 0);
+  rmdir(directory);
+}
+
+TEST_CASE("lines are in the order of their calls, however late they are known") {
+  char directory[] = "/tmp/virt-run-journal-XXXXXX";
+  REQUIRE(mkdtemp(directory) != nullptr);
+  const UniqueFd dir(open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  Journal journal(dir.get());
+  for (const int order : {3, 1, 5, 2})
+    journal.append(static_cast<uint64_t>(order), JournalLine().number("n", order));
+  CHECK(journal.flush(3));
+  CHECK(journal.waits());
+  journal.append(4, JournalLine().number("n", 4));
+  CHECK(journal.flush(5));
+  CHECK_FALSE(journal.waits());
+  const UniqueFd file(openat(dir.get(), "journal", O_RDONLY | O_CLOEXEC));
   char text[128] = "";
   REQUIRE(read(file.get(), text, sizeof text - 1) > 0);
-  CHECK(std::string(text) == "{\"path\":\"first\"}\n{\"path\":\"last\"}\n");
+  CHECK(std::string(text) == "{\"n\":1}\n{\"n\":2}\n{\"n\":3}\n{\"n\":4}\n{\"n\":5}\n");
   unlinkat(dir.get(), "journal", 0);
   rmdir(directory);
 }

@@ -11,7 +11,7 @@ import { checkAddressRemap } from "../remap/address.js";
 import type { Remap } from "../remap/path.js";
 import { answerHooks, type HookOptions } from "../rules/hooks.js";
 import { type Interposition, nativeInterposition, type Recording } from "../rules/interposition.js";
-import { type CallName, pathsOfRules, type Rule } from "../rules/rules.js";
+import { type CallName, kindsNamed, pathsOfRules, type Rule } from "../rules/rules.js";
 import { furnishState, resolveMachineId } from "./identity.js";
 import { type Isolation, resolveIsolation } from "./isolation.js";
 import { Pod } from "./pod.js";
@@ -196,6 +196,7 @@ export function interpositionOf(
   options: Pick<LaunchOptions, "remap" | "rules" | "hooks" | "hookTimeoutMs" | "hookDefault" | "cover" | "record">,
 ): Interposition {
   const { ports, addresses } = checkAddressRemap(options.remap ?? {});
+  kindsNamed(Object.keys(options.hooks ?? {}) as CallName[], "hooks");
   const hooks = Object.keys(options.hooks ?? {}).map(
     (name): Rule => ({
       on: name as CallName,

@@ -4,7 +4,7 @@
  */
 import { addressRules } from "../remap/address.js";
 import { encodeRules } from "./encode.js";
-import { type CallName, compileRules, kindsOf, type Rule } from "./rules.js";
+import { type CallName, compileRules, kindsNamed, type Rule } from "./rules.js";
 
 /** What of the pod's effects goes into its journal. */
 export type Recording = "none" | "default" | "all";
@@ -33,7 +33,7 @@ export function nativeInterposition(of: Interposition): {
   return {
     record: of.record ?? "none",
     rules: rulesOf(of),
-    covered: (of.cover ?? []).reduce((all, name) => all | kindsOf[name], 0),
+    covered: kindsNamed(of.cover ?? [], "cover"),
     hooked: (of.hooks ?? []).length > 0 || (of.rules ?? []).some((rule) => rule.ask),
   };
 }

@@ -140,6 +140,15 @@ export function callNameOf(kind: number): CallName {
   return found[0] as CallName;
 }
 
+/** Kinds of calls by name, as bits. Errors: ERR_RULE. @internal */
+export function kindsNamed(calls: readonly CallName[], what: string): number {
+  return calls.reduce((all, call) => {
+    if (!Object.hasOwn(kindsOf, call))
+      throw new VirtError("ERR_RULE", `'${what}' has '${String(call)}'; there are ${names()}`);
+    return all | kindsOf[call];
+  }, 0);
+}
+
 const verdicts = { pass: 0, deny: 1, redirect: 2, ask: 3, record: 4, silent: 5 } as const;
 const families = { unix: 1, inet: 2, inet6: 10, netlink: 16, packet: 17 } as const;
 const fields = new Set([
@@ -206,14 +215,11 @@ function wrong(index: number, name: string, what: string): VirtError {
 function compileRule(rule: Rule, i: number): CompiledRule {
   const calls = [rule.on ?? []].flat();
   if (calls.length === 0) throw wrong(i, "on", `says which calls: one of, or a list of, ${names()}`);
-  for (const call of calls) {
-    if (!Object.hasOwn(kindsOf, call)) throw wrong(i, "on", `has '${String(call)}'; there are ${names()}`);
-  }
+  let kinds = kindsNamed(calls, `rule ${i + 1}: on`);
   const given = (["pass", "deny", "redirect", "remap", "record", "ask"] as const).filter((v) => rule[v] !== undefined);
   const [does, ...others] = given;
   if (does === undefined || others.length > 0)
     throw wrong(i, "", "says exactly one of pass, deny, redirect, remap, record, ask");
-  let kinds = calls.reduce((all, call) => all | kindsOf[call], 0);
   if (rule.access !== undefined) {
     if (rule.access !== "read" && rule.access !== "write") throw wrong(i, "access", "is 'read' or 'write'");
     kinds &= ~(rule.access === "read" ? openForWriting : openForReading);
