@@ -87,7 +87,7 @@ function journalled(effects: Iterable<Effect>): Set<string> {
     if ("address" in e) {
       const kind = e.kind === "send" ? "sendto" : e.kind;
       out.add(`${kind} ${e.address}${kind === "bind" ? "" : `:${e.port}`}`);
-    } else if (e.kind === "kill" || e.kind === "socket") continue;
+    } else if (e.kind === "kill" || e.kind === "socket" || e.kind === "lost") continue;
     else if (e.kind === "rename") out.add(`rename ${plain(basename(e.to))}`);
     else out.add(`${e.kind === "create" || e.kind === "write" ? "open" : e.kind} ${plain(basename(e.path))}`);
   }

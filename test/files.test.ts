@@ -4,7 +4,7 @@
  */
 import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { appendFileSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import t from "tap";
 import { exportFiles, openImage, planReattach } from "virt-run";
@@ -302,6 +302,24 @@ t.test("refused by name, and the pod runs on", async (t) => {
   t.ok(progress.includes("files"));
   t.equal(await tell(pod, "cat closed"), "x", "it runs on");
   image.remove();
+  const lost = {
+    time: "2026-01-01T00:00:00.000Z",
+    pid: 1,
+    program: "virt-init",
+    call: "write",
+    kind: "lost",
+    lines: 3,
+  };
+  appendFileSync(join(podDirectory(pod.id), "journal"), `${JSON.stringify({ ...lost, result: "ENOSPC" })}\n`);
+  await t.rejects(pod.detach({ withFiles: "written" }), {
+    code: "ERR_BLOCKED",
+    blockers: [{ code: "ERR_JOURNAL", message: /not all that it wrote is known/ }],
+  });
+  t.match((await virtRun(["effects", pod.id])).out, /1 +- +lost +3 lines of the journal \(its disk was full\)\n/);
+  t.match((await virtRun(["effects", "--summary", pod.id])).out, /^lost:\n {2}3 lines/m);
+  const partly = await pod.snapshot({ image: imageName(), withFiles: "written", drop: ["carried-file"] });
+  t.match([partly.accepted, partly.manifest.written?.incomplete], [[/has lost lines/], true]);
+  partly.remove();
   const none = await shellPod(work, { record: "none" });
   await t.rejects(exportFiles(none, place()), { code: "ERR_NOT_RECORDED" });
   t.match(await virtRun(["detach", none.id, "--with-files", "written"]), { code: 1, err: /ERR_NOT_RECORDED/ });

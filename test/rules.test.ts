@@ -138,16 +138,18 @@ t.test("files are opened, made and changed elsewhere, as the program would", asy
     { on: ["open", "mkdir", "unlink", "chmod", "truncate"], path: join(cwd, "seen"), redirect: join(cwd, "real") },
   ];
   const script =
-    "umask 027; cat seen/sub/in; echo new > seen/out; mkdir seen/dir; echo gone > seen/tmp; rm -f seen/tmp";
+    "umask 027; cat seen/sub/in seen/none; echo new > seen/out; echo more >> seen/out; mkdir seen/dir; echo gone > seen/tmp; rm -f seen/tmp";
   const { out, effects } = await run(script, rules, { cwd });
-  t.equal(out.replace(/rm: .*\n/, ""), "inside\n");
-  t.equal(readFileSync(join(cwd, "real/out"), "utf8"), "new\n");
+  t.match(out.replace(/rm: .*\n/, ""), /^inside\ncat: seen.none: No such file.*\n$/);
+  t.equal(readFileSync(join(cwd, "real/out"), "utf8"), "new\nmore\n");
   t.equal(statSync(join(cwd, "real/out")).mode & 0o777, 0o640, "the caller's umask");
   t.equal(statSync(join(cwd, "real/dir")).mode & 0o777, 0o750);
-  t.ok(
-    effects.some((e) => "path" in e && e.path === join(cwd, "real/out") && e.asked === join(cwd, "seen/out")),
-    "the journal says both",
-  );
+  const told = (name: string) =>
+    effects.flatMap((e) =>
+      "path" in e && e.path === join(cwd, "real", name) && e.asked === join(cwd, "seen", name) ? [e.kind] : [],
+    );
+  t.strictSame(told("out"), ["create", "write"], "the journal says both");
+  t.strictSame(told("none"), [], "what was to be read is no effect");
 });
 
 const web = createServer((request, response) => response.end(`${request.headers.host} asked\n`));

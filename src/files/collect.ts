@@ -9,7 +9,7 @@ import { FrameType } from "../control/protocol.js";
 import { type Blocker, VirtError } from "../errors.js";
 import { type CarriedFile, isLiving, type Manifest } from "../image/manifest.js";
 import { readJournal } from "../journal/journal.js";
-import { type WrittenPath, writtenPaths } from "../journal/written.js";
+import { type Written, writtenPaths } from "../journal/written.js";
 import { type Data, native } from "../native.js";
 import { boundFile, overlayUpper, type PodRecord, podDirectory } from "../pod/store.js";
 
@@ -45,10 +45,17 @@ export function rootOf(record: PodRecord): string {
 }
 
 /** Asks the pod's init to write down what was done so far; then the paths that the pod has written in all its lives. */
-export async function writtenSoFar(record: PodRecord, connection?: ControlConnection): Promise<WrittenPath[]> {
-  if (!isRecorded(record)) return [];
-  await connection?.request(FrameType.catchUp);
-  return writtenPaths(readJournal(podDirectory(record.id)), earlierWritten(record.id));
+export async function writtenSoFar(record: PodRecord, connection?: ControlConnection): Promise<Written> {
+  if (!isRecorded(record)) return { paths: [] };
+  const caughtUp = await connection?.request(FrameType.catchUp).then(
+    () => true,
+    (e: VirtError) => {
+      if (e.errnoName === "ENOSPC" || e.errnoName === "ETIMEDOUT") return false;
+      throw e;
+    },
+  );
+  const written = writtenPaths(readJournal(podDirectory(record.id)), earlierWritten(record.id));
+  return caughtUp === false ? { ...written, incomplete: true } : written;
 }
 
 export function isRecorded(record: PodRecord): boolean {
@@ -57,12 +64,12 @@ export function isRecorded(record: PodRecord): boolean {
 
 const earlierFile = (id: string) => join(podDirectory(id), "written.json");
 
-function earlierWritten(id: string): WrittenPath[] {
-  return existsSync(earlierFile(id)) ? (JSON.parse(readFileSync(earlierFile(id), "utf8")) as WrittenPath[]) : [];
+function earlierWritten(id: string): Written | undefined {
+  return existsSync(earlierFile(id)) ? (JSON.parse(readFileSync(earlierFile(id), "utf8")) as Written) : undefined;
 }
 
 /** A reattached pod begins with a new journal: this is what it wrote before. */
-export function saveEarlierWritten(id: string, written: readonly WrittenPath[]): void {
+export function saveEarlierWritten(id: string, written: Written): void {
   writeFileSync(earlierFile(id), JSON.stringify(written), { mode: 0o600 });
 }
 
@@ -118,7 +125,7 @@ const reasons: Record<string, string> = {
 export async function collect(
   record: PodRecord,
   root: () => string,
-  wanted: { written: readonly WrittenPath[]; survey?: Surveyed | undefined; withFiles: WithFiles; drop?: string[] },
+  wanted: { written: Written; survey?: Surveyed | undefined; withFiles: WithFiles; drop?: string[] },
   place?: (path: string) => string,
 ): Promise<Collection> {
   const { written, survey, withFiles } = wanted;
@@ -126,7 +133,7 @@ export async function collect(
   const layers = (own?.overlays ?? []).map((o) => ({ at: o.at, upper: overlayUpper(record.id, o.directory) }));
   const used = withFiles === "all" && survey ? usedPaths(survey).filter(isCarried) : [];
   const usedBefore = new Set([...(own?.used ?? []), ...(own?.bound ?? []).map((b) => b.at)]);
-  const ofJournal = withFiles === "none" ? [] : written.filter((w) => isCarried(w.path));
+  const ofJournal = withFiles === "none" ? [] : written.paths.filter((w) => isCarried(w.path));
   const at = (path: string) => (place === undefined || place(path) === path ? {} : { at: place(path) });
   const bound = (own?.bound ?? []).map((b) => ({ path: b.at, ...(place ? { at: boundFile(record.id, b.name) } : {}) }));
   const paths = [
@@ -135,6 +142,15 @@ export async function collect(
     ...bound,
   ];
   const result: Collection = { entries: [], blockers: [], left: [], files: 0, bytes: 0, source: { root: "/", layers } };
+  if (written.incomplete && withFiles !== "none") {
+    const message = "the pod's journal has lost lines: not all that it wrote is known";
+    if (wanted.drop?.includes("carried-file")) {
+      result.left.push(message);
+    } else {
+      const hint = "accept that with --drop carried-file, and look what is missing where it is reattached";
+      result.blockers.push({ code: "ERR_JOURNAL", message, kind: "carried-file", hint });
+    }
+  }
   if (paths.length + layers.length === 0) return result;
   const source = { root: root(), layers };
   result.source = source;
@@ -143,7 +159,7 @@ export async function collect(
     refused: { path: string; reason: string }[];
   };
   const writing = survey ? openForWriting(survey) : new Set<string>();
-  const inJournal = new Set(written.map((w) => w.path));
+  const inJournal = new Set(written.paths.map((w) => w.path));
   const onlyUsed = new Set(used);
   for (const e of found.entries) {
     if (!isCarried(e.path)) continue;

@@ -100,7 +100,7 @@ async function read(pod: Pod, stage: string): Promise<{ files: Collection; entri
       record,
       root,
       {
-        written: capture ? written : written.filter((w) => !overlaid(w.path)),
+        written: capture ? written : { ...written, paths: written.paths.filter((w) => !overlaid(w.path)) },
         withFiles: "written",
         drop: ["carried-file"],
       },

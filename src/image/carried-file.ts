@@ -55,7 +55,7 @@ export function checkCarriedFiles(m: Manifest): void {
   const seen = new Map<string, NonNullable<Manifest["carriedFiles"]>[number]>();
   const above = new Set<string>();
   const isPlain = (names: string[]) => names.every((n) => n !== "" && n !== "." && n !== "..");
-  for (const { path } of m.written ?? [])
+  for (const { path } of m.written?.paths ?? [])
     isPlain(path.slice(1).split("/")) || bad(`the written file ${path} is no plain path`);
   for (const e of m.carriedFiles ?? []) {
     const names = e.path.slice(1).split("/");

@@ -345,7 +345,10 @@ export const manifestSchema = v.object({
   carriedFiles: optional(v.array(carriedFile)),
   /** What the pod has written in all its lives, of which carriedFiles has what is there, if that was asked for. */
   written: optional(
-    v.array(v.object({ path: absolutePath, follow: optional(v.boolean()), tree: optional(v.boolean()) })),
+    v.object({
+      paths: v.array(v.object({ path: absolutePath, follow: optional(v.boolean()), tree: optional(v.boolean()) })),
+      incomplete: optional(v.boolean()),
+    }),
   ),
   /**
    * Every other file of the image but the pages themselves, which are checked page by page against pages.sum whenever

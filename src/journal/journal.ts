@@ -41,6 +41,8 @@ export type Effect = EffectBase &
     | { kind: "create" | "write" | "remove" | "make" | "execute" | "read" | "look"; path: string }
     | { kind: "kill"; target: number; signal: number }
     | { kind: "socket" }
+    /** The journal itself: here lines are missing, `lines` where they could be counted. Its disk was full, or it grew too large. */
+    | { kind: "lost"; lines?: number }
     | { kind: "rename"; path: string; to: string }
     | { kind: "mode"; path: string; mode: string }
     | { kind: "owner"; path: string; uid: number; gid: number }
@@ -154,6 +156,8 @@ export interface EffectSummary {
   /** Where it can be talked to. */
   ports: string[];
   programs: string[];
+  /** Where the journal does not tell everything: why, and how many lines. */
+  lost: string[];
 }
 
 /** The summary of a list of effects. */
@@ -164,6 +168,7 @@ export function summarize(effects: Iterable<Effect>): EffectSummary {
   const servers = new Set<string>();
   const ports = new Set<string>();
   const programs = new Set<string>();
+  const lost: string[] = [];
   const appear = (path: string) => {
     if (removed.delete(path)) changed.add(path);
     else created.add(path);
@@ -175,6 +180,7 @@ export function summarize(effects: Iterable<Effect>): EffectSummary {
   const where = (e: { address: string; port: number } | { path: string }) =>
     "path" in e ? e.path : e.address.includes(":") ? `[${e.address}]:${e.port}` : `${e.address}:${e.port}`;
   for (const e of effects) {
+    if (e.kind === "lost") lost.push(lostLines(e));
     if (e.result !== "ok") continue;
     switch (e.kind) {
       case "create":
@@ -220,5 +226,12 @@ export function summarize(effects: Iterable<Effect>): EffectSummary {
     servers: list(servers),
     ports: list(ports),
     programs: list(programs),
+    lost,
   };
+}
+
+/** What is missing, in words. @internal */
+export function lostLines(e: Effect & { kind: "lost" }): string {
+  const why = e.result === "ENOSPC" ? "its disk was full" : "it grew too large";
+  return `${e.lines ?? "some"} ${e.lines === 1 ? "line" : "lines"} of the journal (${why})`;
 }

@@ -13,6 +13,13 @@ export interface WrittenPath {
   tree?: boolean;
 }
 
+/** What a pod has written in all its lives, as far as it is known. */
+export interface Written {
+  paths: WrittenPath[];
+  /** The journal has lost lines: there may be more. */
+  incomplete?: boolean;
+}
+
 interface Mark {
   follow: boolean;
   tree: boolean;
@@ -77,12 +84,16 @@ class Paths {
   }
 }
 
-/** The paths after these effects; `before` are those of the pod's earlier lives. */
-export function writtenPaths(effects: Iterable<Effect>, before: readonly WrittenPath[] = []): WrittenPath[] {
+/** The paths after these effects; `before` is what was known of the pod's earlier lives. */
+export function writtenPaths(effects: Iterable<Effect>, before: Written = { paths: [] }): Written {
   const paths = new Paths();
-  for (const { path, follow = false, tree = false } of before) paths.mark(path, { follow, tree });
+  let incomplete = before.incomplete ?? false;
+  for (const { path, follow = false, tree = false } of before.paths) paths.mark(path, { follow, tree });
   for (const e of effects) {
     switch (e.kind) {
+      case "lost":
+        incomplete = true;
+        break;
       case "create":
       case "write":
       case "truncate":
@@ -113,5 +124,5 @@ export function writtenPaths(effects: Iterable<Effect>, before: readonly Written
       }
     }
   }
-  return [...paths];
+  return { paths: [...paths], ...(incomplete && { incomplete }) };
 }

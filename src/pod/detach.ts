@@ -22,7 +22,7 @@ import { isLiving, type Manifest, type ProcessRecord } from "../image/manifest.j
 import { captureOwn } from "../image/own.js";
 import { ImpossibleTree, planTree, type TreeProcess } from "../image/tree.js";
 import { ImageWriter } from "../image/writer.js";
-import type { WrittenPath } from "../journal/written.js";
+import type { Written } from "../journal/written.js";
 import { type NativeCapture, native } from "../native.js";
 import { relocate, toPod } from "../remap/address.js";
 import type { Interposition } from "../rules/interposition.js";
@@ -240,7 +240,7 @@ export async function detach(pod: Pod, options: DetachOptions, kind: "detach" | 
 }
 
 /** What is to be carried, and refuses what is too much: ERR_FILES_LIMIT. */
-async function collectFiles(pod: Pod, survey: Survey, written: readonly WrittenPath[], options: DetachOptions) {
+async function collectFiles(pod: Pod, survey: Survey, written: Written, options: DetachOptions) {
   const withFiles = options.withFiles ?? "none";
   const files = await collect(pod.record, () => rootOf(pod.record), {
     written,

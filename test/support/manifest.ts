@@ -175,10 +175,13 @@ export function goodManifest(): Manifest {
         sparse: true,
       },
     ],
-    written: [
-      { path: "/home/a b\n☃", follow: true },
-      { path: "/home", tree: true },
-    ],
+    written: {
+      paths: [
+        { path: "/home/a b\n☃", follow: true },
+        { path: "/home", tree: true },
+      ],
+      incomplete: true,
+    },
     parts: [
       { name: "pages.sum", sizeBytes: 24, sha256: hash("b") },
       { name: `files/${hash("a")}`, sizeBytes: 8, sha256: hash("a") },

@@ -82,7 +82,7 @@ const mistakes: Record<string, [(m: Manifest) => void, RegExp]> = {
   "a carried file outside": [(m) => Object.assign(m.carried[0] as object, { name: "/etc/passwd" }), /carried\.0/],
   "a way up": [(m) => carriedAt(m, 1, { path: "/home/../etc/passwd" }), /plain path/],
   "a way to nowhere": [(m) => carriedAt(m, 1, { path: "/home//x" }), /plain path/],
-  "a written file's way up": [(m) => m.written?.push({ path: "/home/./x" }), /plain path/],
+  "a written file's way up": [(m) => m.written?.paths.push({ path: "/home/./x" }), /plain path/],
   "the root": [(m) => carriedAt(m, 0, { path: "/" }), /plain path/],
   "a name that is too long": [(m) => carriedAt(m, 1, { path: `/home/${"ö".repeat(128)}` }), /plain path/],
   "a kernel's file": [(m) => carriedAt(m, 6, { path: "/proc/sys/kernel/core_pattern" }), /is the kernel's/],
@@ -228,7 +228,7 @@ function mutate(random: Random, document: Holder): void {
         value: structuredClone(random.pick(strange)),
         enumerable: true,
         configurable: true,
-        writable: !Array.isArray(holder),
+        writable: true,
       });
       break;
     }

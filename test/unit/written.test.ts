@@ -3,7 +3,7 @@
  */
 import t from "tap";
 import type { Effect } from "../../src/journal/journal.js";
-import { type WrittenPath, writtenPaths } from "../../src/journal/written.js";
+import { type Written, writtenPaths } from "../../src/journal/written.js";
 
 const base = { time: "2026-01-01T00:00:00.000Z", pid: 2, program: "/bin/sh", call: "openat" };
 
@@ -22,7 +22,7 @@ function effects(...lines: string[]): Effect[] {
   });
 }
 
-const plain = (paths: WrittenPath[]) =>
+const plain = ({ paths }: Written) =>
   paths.map((p) => `${p.path}${p.follow ? " follow" : ""}${p.tree ? " tree" : ""}`).sort();
 
 t.test("made, written, removed, renamed", async (t) => {
@@ -45,13 +45,16 @@ t.test("made, written, removed, renamed", async (t) => {
 });
 
 t.test("earlier lives", async (t) => {
-  const before = [{ path: "/d/x", follow: true }, { path: "/d", tree: true }, { path: "/gone" }];
+  const before = { paths: [{ path: "/d/x", follow: true }, { path: "/d", tree: true }, { path: "/gone" }] };
   t.strictSame(plain(writtenPaths(effects("rename /d /e", "remove /gone", "create /new"), before)), [
     "/e tree",
     "/e/x follow",
     "/new follow",
   ]);
   t.strictSame(plain(writtenPaths([], before)), ["/d tree", "/d/x follow", "/gone"]);
+  t.equal(writtenPaths(effects("create /a"), before).incomplete, undefined);
+  t.ok(writtenPaths(effects("create /a"), { ...before, incomplete: true }).incomplete);
+  t.ok(writtenPaths(effects("create /a", "lost", "create /b")).incomplete);
 });
 
 t.test("very many renames are no trouble", async (t) => {
@@ -60,6 +63,6 @@ t.test("very many renames are no trouble", async (t) => {
     `rename /o/tmp${i} /o/${i % 100}/${i}`,
   ]).flat();
   const start = performance.now();
-  t.equal(writtenPaths(effects(...many)).length, 20_000);
+  t.equal(writtenPaths(effects(...many)).paths.length, 20_000);
   t.ok(performance.now() - start < 5000);
 });

@@ -1,5 +1,5 @@
 import type { Command } from "commander";
-import { type Effect, followJournal, readJournal, summarize } from "../../journal/journal.js";
+import { type Effect, followJournal, lostLines, readJournal, summarize } from "../../journal/journal.js";
 import { podFromRecord } from "../../pod/pod.js";
 import { podDirectory } from "../../pod/store.js";
 import { latestOption, podArgument, recordNamed, verb } from "../options.js";
@@ -48,13 +48,14 @@ export function command(): Command {
 function describe(e: Effect): string {
   const pids = `${String(e.pid).padEnd(6)} ${String(e.hostPid ?? "-").padEnd(8)}`;
   const asked = e.asked === undefined ? "" : ` (asked for ${e.asked})`;
-  const result = e.result === "ok" ? "" : `: ${e.result}`;
+  const result = e.result === "ok" || e.kind === "lost" ? "" : `: ${e.result}`;
   return `${e.time.slice(11, 23)}  ${pids} ${e.kind.padEnd(8)} ${object(e)}${asked}${result}`;
 }
 
 function object(e: Effect): string {
   if (e.kind === "kill") return `${e.target} signal ${e.signal}`;
   if (e.kind === "socket") return "";
+  if (e.kind === "lost") return lostLines(e);
   if ("address" in e) return `${e.address} port ${e.port}`;
   switch (e.kind) {
     case "rename":
