@@ -65,6 +65,8 @@ export interface NativeCapture {
   survey(): Promise<Record<string, Data>>;
   /** Writes pages and carried files into the directory and reads them back. */
   read(directoryFd: number): Promise<Record<string, Data>>;
+  /** Puts other descriptors in place of those that processes have; after survey(). */
+  remap(changes: Data): Promise<void>;
   thaw(): Promise<void>;
   /** init kills everything in the pod. */
   release(): Promise<void>;

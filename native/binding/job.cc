@@ -141,14 +141,15 @@ class JobObject : public Napi::ObjectWrap<Object> {
   decltype(std::declval<Napi::Env>().AddCleanupHook(std::declval<std::function<void()>>())) hook_;
 };
 
-// `new Capture(options)`: survey(), read(directoryFd, onPart), thaw(), release().
+// `new Capture(options)`: survey(), read(directoryFd), remap(changes), thaw(), release().
 class JsCapture : public JobObject<JsCapture, CaptureJob> {
  public:
   static Napi::Function define(Napi::Env env) {
     return DefineClass(
         env, "Capture",
         {InstanceMethod<&JsCapture::survey>("survey"), InstanceMethod<&JsCapture::read>("read"),
-         InstanceMethod<&JsCapture::thaw>("thaw"), InstanceMethod<&JsCapture::release>("release"),
+         InstanceMethod<&JsCapture::remap>("remap"), InstanceMethod<&JsCapture::thaw>("thaw"),
+         InstanceMethod<&JsCapture::release>("release"),
          InstanceMethod("stop", static_cast<InstanceVoidMethodCallback>(&JsCapture::stop)),
          InstanceMethod("progress", static_cast<InstanceMethodCallback>(&JsCapture::progress)),
          InstanceMethod("close", static_cast<InstanceMethodCallback>(&JsCapture::close))});
@@ -173,6 +174,13 @@ class JsCapture : public JobObject<JsCapture, CaptureJob> {
   Napi::Value read(const Napi::CallbackInfo& info) {
     const int directory = info[0].As<Napi::Number>().Int32Value();
     return post(info, [directory](Held<CaptureJob>& held) { return held.job->read(directory); });
+  }
+
+  Napi::Value remap(const Napi::CallbackInfo& info) {
+    return post(info, [changes = from_js(info[0])](Held<CaptureJob>& held) {
+      held.job->remap(changes);
+      return virt::Value();
+    });
   }
 
   Napi::Value thaw(const Napi::CallbackInfo& info) {

@@ -127,6 +127,11 @@ Value CaptureJob::read(int directory) {
   return record_;
 }
 
+void CaptureJob::remap(const Value& changes) {
+  progress_.phase = "remap";
+  capture_->remap_descriptors(changes);
+}
+
 void CaptureJob::thaw() {
   progress_.phase = "thaw";
   capture_->thaw();

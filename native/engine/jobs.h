@@ -32,6 +32,8 @@ class CaptureJob {
   Value survey();
   // Writes pages and carried files into the directory, reads them back; gives the completed record.
   Value read(int directory);
+  // Other descriptors in place of those that processes have; after survey().
+  void remap(const Value& changes);
   void thaw();
   // The image is complete and safe: init kills the pod.
   void release();

@@ -41,6 +41,7 @@ enum class Type : uint16_t {
   kHook = 15,     // u32 1: hooks are asked on this connection from now on; 0: no more
   kAnswer = 16,   // what a hook says (interpose/asks.h), up to 1 fd; no reply
   kSocket = 17,   // u32 family, u32 type, u32 protocol → one fd, a socket of the pod's network namespace
+  kMount = 18,    // from, to: what is at `from` appears at `to` as well, in the pod
   kCatchUp = 20,  // the journal holds all that was done so far when the answer comes
   // events
   kForked = 0xff,    // u32 pid of init as its parent sees it; before anything else

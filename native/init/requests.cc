@@ -11,6 +11,8 @@
 #include <cstdlib>
 
 #include "init/keeper.h"
+
+#include "init/mounts.h"
 #include "init/rights.h"
 #include "init/seed.h"
 #include "init/spawn.h"
@@ -77,6 +79,13 @@ void Keeper::handle(Connection& c, const Frame& f) {
     case Type::kOpen:
       handle_open(c, f);
       return;
+    case Type::kMount: {
+      Reader r(f.payload);
+      const std::string from = r.text(), to = r.text();
+      const UniqueFd tree = r.done() ? clone_tree(AT_FDCWD, from) : UniqueFd();
+      c.reply(f, tree && mount_tree(tree, to) ? 0 : errno);
+      return;
+    }
     case Type::kRelease: {
       Reader r(f.payload);
       detached_ = r.number<uint32_t>() != 0;

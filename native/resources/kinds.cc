@@ -6,9 +6,9 @@ const std::vector<const Kind*>& kinds() {
   // The order matters where one description fits two: what the launcher gave before pipes and terminals,
   // terminals before devices, and the refusal last.
   static const std::vector<const Kind*> all = {
-      &kLauncherStream, &kTerminal,   &kMemfd,      &kRegularFile, &kDirectory,
-      &kPathHandle,     &kCharDevice, &kPipe,       &kEventfd,     &kEpoll,
-      &kTimerfd,        &kSignalfd,   &kUnixSocket, &kInetSocket,  &kUnsupported,
+      &kLauncherStream, &kTerminal,   &kMemfd,   &kRegularFile, &kDirectory, &kPathHandle,
+      &kCharDevice,     &kPipe,       &kEventfd, &kEpoll,       &kTimerfd,   &kSignalfd,
+      &kUnixSocket,     &kInetSocket, &kGiven,   &kUnsupported,
   };
   return all;
 }

@@ -23,6 +23,7 @@ extern const Kind kTimerfd;         // timerfd.cc
 extern const Kind kSignalfd;        // signalfd.cc
 extern const Kind kUnixSocket;      // unix_socket.cc
 extern const Kind kInetSocket;      // inet_socket.cc
+extern const Kind kGiven;           // given.cc
 extern const Kind kUnsupported;     // unsupported.cc
 
 // All kinds, in the order in which they are asked. The last one recognises everything and refuses it by name.

@@ -3,14 +3,17 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/sendfile.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 
 #include "base/error.h"
+#include "sys/message.h"
 
 namespace virt {
 namespace {
@@ -100,6 +103,47 @@ int RebuildContext::reopen(int seed_fd, int flags) {
 }
 
 void RebuildContext::close(int seed_fd) { call(SYS_close, seed_fd); }
+
+int RebuildContext::push(int fd) {
+  Batch pair = batch();
+  const RemoteAddress ends = pair.out(2 * sizeof(int));
+  const size_t made = pair.call(SYS_socketpair, AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, ends);
+  run(pair);
+  pair.must(made, "socketpair", "passing a descriptor into the pod");
+  int end[2];
+  pair.read(ends, end, sizeof end);
+  char ride = 0;
+  const int sent = send_with_fds(take(end[1]).get(), &ride, 1, &fd, 1);
+
+  Batch b = batch();
+  constexpr size_t kControl = CMSG_SPACE(sizeof(int));
+  const RemoteAddress control = b.out(kControl), bytes = b.out(1);
+  const iovec part{reinterpret_cast<void*>(bytes), 1};
+  msghdr head{};
+  head.msg_iov = reinterpret_cast<iovec*>(b.in(&part, sizeof part));
+  head.msg_iovlen = 1;
+  head.msg_control = reinterpret_cast<void*>(control);
+  head.msg_controllen = kControl;
+  const size_t got = b.call(SYS_recvmsg, end[0], b.in(&head, sizeof head), MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+  b.call(SYS_close, end[0]);
+  b.call(SYS_close, end[1]);
+  run(b);
+  if (sent < 0) throw OsError("sendmsg", -sent, "passing a descriptor into the pod");
+  b.must(got, "recvmsg", "passing a descriptor into the pod");
+  alignas(cmsghdr) char received[kControl];
+  b.read(control, received, sizeof received);
+  const auto* message = reinterpret_cast<const cmsghdr*>(received);
+  // None if its table is full.
+  if (message->cmsg_level != SOL_SOCKET || message->cmsg_type != SCM_RIGHTS)
+    throw OsError("recvmsg", EMFILE, "passing a descriptor into the pod");
+  int there = -1;
+  std::memcpy(&there, CMSG_DATA(message), sizeof there);
+  Batch place = batch();
+  const size_t moved = place.call(SYS_fcntl, there, F_DUPFD_CLOEXEC, first_fd_);
+  place.call(SYS_close, there);
+  run(place);
+  return static_cast<int>(place.must(moved, "fcntl", "moving a descriptor to its place"));
+}
 
 UniqueFd RebuildContext::take(int seed_fd) const {
   UniqueFd fd(static_cast<int>(syscall(SYS_pidfd_getfd, pidfd_.get(), seed_fd, 0)));

@@ -44,6 +44,8 @@ class RebuildContext {
   // Memory of the seed that holds `bytes`, for what a batch has no room for; and its end.
   RemoteAddress lend(const std::string& bytes);
   void take_back(RemoteAddress address, size_t size);
+  // A descriptor of ours, in the seed's table.
+  int push(int fd);
   // The very description, in our table.
   [[nodiscard]] UniqueFd take(int seed_fd) const;
 

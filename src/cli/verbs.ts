@@ -9,6 +9,7 @@ export const verbs = {
   inspect: () => import("./verbs/inspect.js"),
   top: () => import("./verbs/top.js"),
   effects: () => import("./verbs/effects.js"),
+  remap: () => import("./verbs/remap.js"),
   rules: () => import("./verbs/rules.js"),
   logs: () => import("./verbs/logs.js"),
   kill: () => import("./verbs/kill.js"),

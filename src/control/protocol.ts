@@ -24,6 +24,7 @@ export const FrameType = {
   rules: 14,
   hook: 15,
   answer: 16,
+  mount: 18,
   catchUp: 20,
   forked: 0xff,
   started: 0x100,

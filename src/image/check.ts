@@ -112,6 +112,18 @@ function checkStore(placement: Placement): Blocker[] {
   ];
 }
 
+/** Files that something in the pod is, has mapped or open: what a descriptor was that is another now does not matter. */
+function usedFiles(m: Manifest): Set<number> {
+  const used = new Set<number>();
+  for (const h of m.handles) if (h.kind === "file") used.add(h.file);
+  for (const p of m.processes) {
+    if (!isLiving(p)) continue;
+    used.add(p.exe);
+    for (const { file } of p.mappings) if (file !== undefined) used.add(file);
+  }
+  return used;
+}
+
 /** Who uses a file, for a message: the executable of pid 2, fd 3 of pid 7, … */
 function userOf(m: Manifest, file: FileRecord): Pick<Blocker, "pid" | "fd" | "kind"> {
   for (const p of m.processes) {
@@ -142,7 +154,9 @@ function checkFiles(m: Manifest, { remaps, allowChanged }: CheckOptions, placeme
     own(path)
       ? isCarriedInOwn(m, path)
       : carried.has(path) || placement.provides(path) || existsSync(translatePath(remaps, path));
+  const used = usedFiles(m);
   for (const file of m.files) {
+    if (!used.has(file.id)) continue;
     const user = userOf(m, file);
     const where = translatePath(remaps, file.path);
     if (own(file.path)) {
@@ -179,9 +193,11 @@ function checkFiles(m: Manifest, { remaps, allowChanged }: CheckOptions, placeme
       out.push(missing(h.path, translatePath(remaps, h.path), { kind: h.kind }));
     }
   }
+  const pipes = new Set(m.handles.flatMap((h) => (h.kind === "pipe" ? [h.object] : [])));
   for (const o of m.objects) {
     if (
       o.kind === "pipe" &&
+      pipes.has(o.id) &&
       o.path !== undefined &&
       o.unlinked !== true &&
       !own(o.path) &&

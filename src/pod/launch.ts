@@ -109,6 +109,8 @@ const stdioKinds: Record<NonNullable<LaunchOptions["stdio"]>, StdioKind> = {
 export async function launch(command: string, args: readonly string[] = [], options: LaunchOptions = {}): Promise<Pod> {
   const stdio = options.stdio ?? "pipe";
   const remaps = pathRemaps({ ...pathsOfRules(options.rules ?? []), ...options.remap?.path });
+  if (Object.keys(options.remap?.fd ?? {}).length > 0)
+    throw new VirtError("ERR_REMAP", "descriptors are remapped at reattach, or of a pod that runs");
   const isolate = resolveIsolation(options.isolate, remaps);
   const machineId = resolveMachineId(options.machineId);
   const { id, directory, socket } = newPod();

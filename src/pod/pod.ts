@@ -11,6 +11,7 @@ import type { Blocker } from "../errors.js";
 import { VirtError } from "../errors.js";
 import type { Image } from "../image/image.js";
 import { type Effect, followJournal, readJournal } from "../journal/journal.js";
+import type { Remap } from "../remap/path.js";
 import type { Call } from "../rules/hooks.js";
 import { rulesOf } from "../rules/interposition.js";
 import type { Rule } from "../rules/rules.js";
@@ -339,8 +340,24 @@ export class Pod extends EventEmitter<PodEvents> implements AsyncDisposable {
     const mount = rules.find((rule) => rule.on === undefined && rule.remap !== undefined);
     if (mount) throw new VirtError("ERR_RULE", `${mount.path} is remapped by a mount, which is made at launch`);
     await this.connection.request(FrameType.rules, rulesOf(record));
-    this.#record = record;
-    saveRecord(record);
+    this.#change(record);
+  }
+
+  /**
+   * What the pod has is something else from now on: a descriptor another file, pipe, socket or terminal (the pod stands still
+   * for some milliseconds); ports and addresses for calls to come (what is bound already stays); at a path what this
+   * host has elsewhere (what is open already stays). Descriptors come first, then addresses, then paths; if one fails, what
+   * was done before it stays.
+   *
+   * Errors: ERR_REMAP (no rule; no such process or descriptor; it cannot be mounted), ERR_NOT_COVERED, ERR_ISOLATION (paths of
+   * an isolated pod), ERR_SYSCALL (what is to be opened, connected to), those of check().
+   *
+   * @example
+   * await pod.remap({ fd: { "2/1": "/var/log/second.log", "2/2": "2/1" } });
+   */
+  async remap(remap: Remap): Promise<void> {
+    const { remapPod } = await import("./remap.js");
+    await remapPod(this, remap, (record) => this.#change(record));
   }
 
   /**
@@ -390,6 +407,11 @@ export class Pod extends EventEmitter<PodEvents> implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.destroy().catch(() => {});
     this.disconnect();
+  }
+
+  #change(record: PodRecord): void {
+    this.#record = record;
+    saveRecord(record);
   }
 
   async #killAll(): Promise<void> {

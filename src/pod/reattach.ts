@@ -16,6 +16,7 @@ import { restoreOwn } from "../image/own.js";
 import { ImpossibleTree, planTree, type TreePlan } from "../image/tree.js";
 import { type Data, initProgram, type NativeLaunchOptions, native } from "../native.js";
 import { checkAddressRemap, relocate, toHost } from "../remap/address.js";
+import { checkTargets, type GivenRecord, parseDescriptorRemaps, remapImage } from "../remap/descriptor.js";
 import { mergeRemaps, type Remap, translatePath } from "../remap/path.js";
 import { answerHooks, type HookOptions } from "../rules/hooks.js";
 import { type Interposition, nativeInterposition } from "../rules/interposition.js";
@@ -117,33 +118,36 @@ export async function planReattach(nameOrImage: string | Image, options: Reattac
 /** The image as it is to be on this host: its rules with those given over them, its sockets at their addresses here. @internal */
 export function adapt(image: Manifest, options: ReattachOptions) {
   const known = image.pod;
-  const given = interpositionOf(options);
+  const told = interpositionOf(options);
   const interposition: Interposition = {
     record: known.record,
-    rules: given.rules ?? (known.rules as Rule[] | undefined),
-    ports: { ...known.ports, ...given.ports },
-    addresses: { ...known.addresses, ...given.addresses },
+    rules: told.rules ?? (known.rules as Rule[] | undefined),
+    ports: { ...known.ports, ...told.ports },
+    addresses: { ...known.addresses, ...told.addresses },
     cover: known.cover as CallName[] | undefined,
-    hooks: given.hooks,
+    hooks: told.hooks,
   };
   const here = checkAddressRemap({ port: interposition.ports ?? {}, addr: interposition.addresses ?? {} });
-  const manifest: Manifest = {
-    ...image,
-    handles: image.handles.map((h) => relocate(h, (a) => toHost(here, a))),
-  };
+  const { manifest, given } = remapImage(
+    { ...image, handles: image.handles.map((h) => relocate(h, (a) => toHost(here, a))) },
+    parseDescriptorRemaps(options.remap?.fd),
+  );
   const remaps = mergeRemaps(
     manifest.pod.remaps,
     pathRemaps({ ...pathsOfRules(options.rules ?? []), ...options.remap?.path }),
   );
-  return { manifest, remaps, interposition };
+  return { manifest, given, remaps, interposition };
 }
 
 async function prepare(nameOrImage: string | Image, options: ReattachOptions) {
   const image = typeof nameOrImage === "string" ? await openImage(nameOrImage) : nameOrImage;
   await checkParts(image);
-  const { manifest, remaps, interposition } = adapt(image.manifest, options);
+  const { manifest, given, remaps, interposition } = adapt(image.manifest, options);
   const placement = await planPlacement(manifest, remaps);
-  const blockers = await checkImage(manifest, { remaps, allowChanged: options.allowChanged ?? [], placement });
+  const blockers = [
+    ...(await checkImage(manifest, { remaps, allowChanged: options.allowChanged ?? [], placement })),
+    ...checkTargets({ manifest, given }, remaps),
+  ];
   if (blockers.length > 0) {
     const code = blockers.every((b) => b.code === blockers[0]?.code)
       ? (blockers[0]?.code ?? "ERR_BLOCKED")
@@ -167,7 +171,7 @@ async function prepare(nameOrImage: string | Image, options: ReattachOptions) {
   }
   const interposed = nativeInterposition(interposition);
   const plan = describePlan(image, remaps, placement, options);
-  return { image, manifest, remaps, placement, interposition, interposed, plan };
+  return { image, manifest, given, remaps, placement, interposition, interposed, plan };
 }
 
 function planOf(manifest: Manifest): TreePlan {
@@ -237,7 +241,10 @@ function describePlan(image: Image, remaps: PathRemap[], placement: Placement, o
  * for (const note of pod.notes) console.warn(note);
  */
 export async function reattach(nameOrImage: string | Image, options: ReattachOptions = {}): Promise<Pod> {
-  const { image, manifest, remaps, placement, interposition, interposed, plan } = await prepare(nameOrImage, options);
+  const { image, manifest, given, remaps, placement, interposition, interposed, plan } = await prepare(
+    nameOrImage,
+    options,
+  );
   if (options.signal?.aborted) throw aborted(options.signal, untouched);
   const terminal = manifest.objects.find((o) => o.kind === "terminal" && o.keptByInit);
   const wanted = options.stdio ?? "pipe";
@@ -297,7 +304,7 @@ export async function reattach(nameOrImage: string | Image, options: ReattachOpt
         ? { rows: terminal.rows, columns: terminal.columns, ptsIndex: terminal.index }
         : {}),
     };
-    const rebuild = new native.Rebuild(nativePlan(image.path, manifest, plan.tree, remaps), launch);
+    const rebuild = new native.Rebuild(nativePlan(image.path, manifest, given, plan.tree, remaps), launch);
     stopWatching = watch(rebuild, options);
     let pod: Pod;
     try {
@@ -335,6 +342,7 @@ export async function reattach(nameOrImage: string | Image, options: ReattachOpt
 function nativePlan(
   directory: string,
   m: Manifest,
+  given: readonly GivenRecord[],
   tree: TreePlan,
   remaps: readonly PathRemap[],
 ): Record<string, Data> {
@@ -346,7 +354,7 @@ function nativePlan(
     directory,
     clocks: m.clocks,
     processes: m.processes as unknown as Data,
-    handles: handles as unknown as Data,
+    handles: [...handles, ...given] as unknown as Data,
     objects: m.objects as unknown as Data,
     files: m.files as unknown as Data,
     memory: m.memory as unknown as Data,

@@ -27,14 +27,24 @@ export interface Remap {
   port?: Record<string, number>;
   /** Likewise IP addresses. */
   addr?: Record<string, string>;
+  /**
+   * "PID/FD" as the pod has it (PID may be "*") to what that descriptor is from now on: a path of the pod (a file is made where
+   * there is none; a unix socket is connected to), "tcp:HOST:PORT", this process's "stdin", "stdout" or "stderr", the pod's
+   * "terminal", another of its descriptors ("PID/FD"), or a descriptor of this process (a number). Not at launch.
+   */
+  fd?: Record<string, string | number>;
 }
 
-/** `path:OLD=NEW`, `port:OLD=NEW` and `addr:OLD=NEW` as the command line has them. Errors: ERR_REMAP. */
+/** `path:OLD=NEW`, `port:OLD=NEW`, `addr:OLD=NEW` and `fd:PID/FD=TARGET` as the command line has them. Errors: ERR_REMAP. */
 export function parseRemaps(rules: readonly string[]): Required<Remap> {
-  const remap: Required<Remap> = { path: {}, port: {}, addr: {} };
+  const remap: Required<Remap> = { path: {}, port: {}, addr: {}, fd: {} };
   for (const rule of rules) {
-    const match = /^(path|port|addr):([^=]+)=(.+)$/.exec(rule);
-    if (!match) throw new VirtError("ERR_REMAP", `'${rule}' is no rule: path:OLD=NEW, port:OLD=NEW or addr:OLD=NEW`);
+    const match = /^(path|port|addr|fd):([^=]+)=(.+)$/.exec(rule);
+    if (!match)
+      throw new VirtError(
+        "ERR_REMAP",
+        `'${rule}' is no rule: path:OLD=NEW, port:OLD=NEW, addr:OLD=NEW or fd:PID/FD=TARGET`,
+      );
     const [, kind, old, now] = match as unknown as [string, keyof Remap, string, string];
     if (kind === "port") remap.port[old] = Number(now);
     else remap[kind][old] = now;

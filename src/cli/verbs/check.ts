@@ -7,6 +7,7 @@ import { openImage } from "../../image/image.js";
 import { podFromRecord } from "../../pod/pod.js";
 import { adapt } from "../../pod/reattach.js";
 import { findRecord, latestRecord, type PodRecord } from "../../pod/store.js";
+import { checkTargets } from "../../remap/descriptor.js";
 import { parseRemaps } from "../../remap/path.js";
 import { exitWith } from "../execute.js";
 import { collect, jsonOption, latestOption, verb } from "../options.js";
@@ -28,7 +29,7 @@ export function command(): Command {
         .choices(["none", "written", "all"])
         .default("none"),
     )
-    .option("--remap <rule>", "for an image, path:OLD=NEW: what the pod knows as OLD is NEW here", collect)
+    .option("--remap <rule>", "for an image, as reattach has it", collect)
     .option("--allow-changed <path>", "for an image: accept a file that has changed; '*' for all", collect)
     .addOption(latestOption())
     .addOption(jsonOption());
@@ -58,8 +59,11 @@ export function command(): Command {
       } else {
         const image = await openImage(name as string);
         what = image.name;
-        const { manifest, remaps } = adapt(image.manifest, { remap: parseRemaps(o.remap ?? []) });
-        blockers = await checkImage(manifest, { remaps, allowChanged: o.allowChanged ?? [] });
+        const { manifest, given, remaps } = adapt(image.manifest, { remap: parseRemaps(o.remap ?? []) });
+        blockers = [
+          ...(await checkImage(manifest, { remaps, allowChanged: o.allowChanged ?? [] })),
+          ...checkTargets({ manifest, given }, remaps),
+        ];
       }
       if (o.json) printJson({ ok: blockers.length === 0, blockers });
       else if (blockers.length === 0) process.stdout.write(`${what}: nothing stands in the way\n`);

@@ -44,7 +44,7 @@ export function command(): Command {
     .option("-t, --tty", "accepted as docker's; a pod keeps the terminal it had")
     .option(
       "--remap <rule>",
-      "path:, port: or addr:OLD=NEW: what the pod knows as OLD is NEW here; repeatable",
+      "path:, port: or addr:OLD=NEW, fd:PID/FD=TARGET: what the pod knows as OLD is NEW here; repeatable",
       collect,
     )
     .option("--rule <file>", "other rules for its system calls, as JSON (docs/interposer.md); may be repeated", collect)

@@ -1,0 +1,118 @@
+// Other descriptors in place of those that frozen processes have (--remap fd:PID/FD=… of a running pod): all are made
+// before the first is put in place.
+#include <fcntl.h>
+#include <sys/epoll.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <map>
+
+#include "base/error.h"
+#include "base/scope_exit.h"
+#include "checkpoint/capture.h"
+#include "checkpoint/foothold.h"
+#include "checkpoint/process_inside.h"
+#include "resources/kinds.h"
+#include "resources/rebuild_context.h"
+#include "sys/file.h"
+
+namespace virt {
+namespace {
+
+// One process that is being changed, and where calls are made in its name.
+struct Changed {
+  std::unique_ptr<Foothold> foothold;
+  std::unique_ptr<RebuildContext> context;
+};
+
+Changed enter(FrozenProcess& p) {
+  if (!p.readable())
+    throw OsError("ERR_NOT_PERMITTED", "ptrace", EPERM, "a process that cannot be looked into")
+        .in_process(p.pid);
+  const std::vector<Vma> vmas = parse_smaps(read_file(p.dir() + "/smaps", size_t{256} << 20));
+  if (const Vma* vdso = find_vdso(vmas)) step_out_of_vdso(p, *vdso);
+  Changed c;
+  c.foothold = std::make_unique<Foothold>(p, vmas);
+  UniqueFd pidfd(static_cast<int>(syscall(SYS_pidfd_open, p.host_pid, 0)));
+  if (!pidfd) throw OsError("pidfd_open", errno, "opening a process").in_process(p.pid);
+  c.context =
+      std::make_unique<RebuildContext>(c.foothold->agent(), c.foothold->borrow(0), std::move(pidfd), 0);
+  return c;
+}
+
+// What an epoll watched under this number is watched no more, and what is there now is, for the same.
+void put_in_place(RebuildContext& c, int made, const Value& use) {
+  const auto fd = static_cast<int>(use.at("fd").as_int(0, INT32_MAX));
+  const auto& watched = use.at("watched").as_list();
+  Batch b = c.batch();
+  for (const Value& w : watched)
+    b.call(SYS_epoll_ctl, w.at("epoll").as_int(0, INT32_MAX), EPOLL_CTL_DEL, fd, 0);
+  const size_t placed = b.call(SYS_dup3, made, fd, use.get_bool("closeOnExec", false) ? O_CLOEXEC : 0);
+  b.call(SYS_close, made);
+  size_t added = 0;
+  for (const Value& w : watched) {
+    epoll_event event{};
+    event.events = static_cast<uint32_t>(w.at("events").as_int(0, UINT32_MAX));
+    event.data.u64 = w.at("data").as_hex();
+    added = b.call(SYS_epoll_ctl, w.at("epoll").as_int(), EPOLL_CTL_ADD, fd, b.in(&event, sizeof event));
+  }
+  c.run(b);
+  b.must(placed, "dup3", "putting a descriptor in place");
+  if (!watched.empty()) b.must(added, "epoll_ctl", "letting an epoll watch a new descriptor");
+}
+
+}  // namespace
+
+void Capture::remap_descriptors(const Value& changes) {
+  struct Made {
+    RebuildContext* context;
+    int fd;
+    const Value* use;
+  };
+  std::map<int64_t, Changed> processes;  // by pid
+  std::vector<Made> made;
+  const ScopeExit undo([&made] {
+    for (const Made& m : made) {
+      try {
+        m.context->close(m.fd);
+      } catch (const std::exception&) {
+        // The process has died.
+      }
+    }
+  });
+  const auto process = [&](int64_t pid) -> RebuildContext& {
+    const auto known = processes.find(pid);
+    if (known != processes.end()) return *known->second.context;
+    const auto p = std::find_if(pod_.processes.begin(), pod_.processes.end(),
+                                [pid](const FrozenProcess& candidate) { return candidate.pid == pid; });
+    if (p == pod_.processes.end()) throw OsError("ERR_PROCESS_GONE", "ptrace", ESRCH, "a process has ended");
+    return *processes.emplace(pid, enter(*p)).first->second.context;
+  };
+  for (const Value& change : changes.as_list()) {
+    UniqueFd fd;  // the description, once it is made
+    const Value& give = change.at("give");
+    if (const Value* handle = give.find("handle"))
+      fd.reset(fcntl(handles_.at(static_cast<size_t>(handle->as_int(0, INT32_MAX))).dup.get(),
+                     F_DUPFD_CLOEXEC, 0));
+    for (const Value& use : change.at("uses").as_list()) {
+      const int64_t pid = use.at("pid").as_int();
+      RebuildContext& c = process(pid);
+      try {
+        made.push_back({&c, fd ? c.push(fd.get()) : kGiven.rebuild(give, c), &use});
+      } catch (OsError& e) {
+        e.in_process(static_cast<int>(pid)).on_fd(static_cast<int>(use.at("fd").as_int()));
+        throw;
+      }
+      if (!fd) fd = c.take(made.back().fd);
+    }
+  }
+  while (!made.empty()) {
+    const Made m = made.back();
+    made.pop_back();
+    put_in_place(*m.context, m.fd, *m.use);
+  }
+  for (auto& [pid, changed] : processes) changed.foothold->remove();
+}
+
+}  // namespace virt
