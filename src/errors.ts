@@ -101,7 +101,7 @@ export const errorHints = {
   ERR_POD_VERSION: "this pod was launched by another version of virt-run",
   ERR_PORT_IN_USE: "end the program that uses it",
   ERR_PROCESS_GONE: "try again",
-  ERR_REMAP: "rules are path:OLD=NEW (absolute, NEW exists), port:OLD=NEW and addr:OLD=NEW",
+  ERR_REMAP: "rules are path:OLD=NEW (absolute, NEW exists), port:OLD=NEW, addr:OLD=NEW and fd:PID/FD=TARGET",
   ERR_RULE: "docs/interposer.md says what rules look like",
   ERR_SYSCALL: "",
   ERR_TERMINAL_GONE: "",

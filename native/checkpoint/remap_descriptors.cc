@@ -2,6 +2,7 @@
 // before the first is put in place.
 #include <fcntl.h>
 #include <sys/epoll.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -39,6 +40,15 @@ Changed enter(FrozenProcess& p) {
   c.context =
       std::make_unique<RebuildContext>(c.foothold->agent(), c.foothold->borrow(0), std::move(pidfd), 0);
   return c;
+}
+
+// epoll_ctl(2): EPERM. Found before anything is changed.
+void check_pollable(int fd) {
+  struct stat st {};
+  check(fstat(fd, &st), "fstat", "examining what takes a descriptor's place");
+  if (S_ISREG(st.st_mode) || S_ISDIR(st.st_mode))
+    throw OsError("ERR_REMAP", "epoll_ctl", EPERM,
+                  "an epoll watches the descriptor, which takes no regular file");
 }
 
 // What an epoll watched under this number is watched no more, and what is there now is, for the same.
@@ -100,6 +110,7 @@ void Capture::remap_descriptors(const Value& changes) {
       RebuildContext& c = process(pid);
       try {
         made.push_back({&c, fd ? c.push(fd.get()) : kGiven.rebuild(give, c), &use});
+        if (!use.at("watched").as_list().empty()) check_pollable(c.take(made.back().fd).get());
       } catch (OsError& e) {
         e.in_process(static_cast<int>(pid)).on_fd(static_cast<int>(use.at("fd").as_int()));
         throw;

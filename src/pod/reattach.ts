@@ -16,7 +16,13 @@ import { restoreOwn } from "../image/own.js";
 import { ImpossibleTree, planTree, type TreePlan } from "../image/tree.js";
 import { type Data, initProgram, type NativeLaunchOptions, native } from "../native.js";
 import { checkAddressRemap, relocate, toHost } from "../remap/address.js";
-import { checkTargets, type GivenRecord, parseDescriptorRemaps, remapImage } from "../remap/descriptor.js";
+import {
+  checkTargets,
+  findDescriptors,
+  type GivenRecord,
+  parseDescriptorRemaps,
+  remapImage,
+} from "../remap/descriptor.js";
 import { mergeRemaps, type Remap, translatePath } from "../remap/path.js";
 import { answerHooks, type HookOptions } from "../rules/hooks.js";
 import { type Interposition, nativeInterposition } from "../rules/interposition.js";
@@ -73,6 +79,8 @@ export interface ReattachPlan {
   command: string[];
   /** Rules that hold: what is at `from` on the host appears at `to` in the pod. */
   remaps: PathRemap[];
+  /** Descriptors that become something else. */
+  descriptors: { pid: number; fd: number; target: string | number }[];
   /** Steps that grow the process tree (clone(2), setsid(2), setpgid(2)). */
   tree: TreePlan;
   /** Without zombies. `command` is the name as in /proc/PID/comm, `memoryBytes` what is private to the process. */
@@ -207,6 +215,9 @@ function describePlan(image: Image, remaps: PathRemap[], placement: Placement, o
     name: options.name ?? manifest.pod.name,
     command: manifest.pod.command,
     remaps,
+    descriptors: findDescriptors(image.manifest, parseDescriptorRemaps(options.remap?.fd)).flatMap(({ remap, uses }) =>
+      uses.map(({ pid, fd }) => ({ pid, fd, target: remap.given })),
+    ),
     tree: planOf(manifest),
     processes,
     handles,

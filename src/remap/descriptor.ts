@@ -14,6 +14,7 @@ import { translatePath } from "./path.js";
 export interface DescriptorRemap {
   /** As the user wrote it, for messages. */
   rule: string;
+  given: string | number;
   pid: number | "*";
   fd: number;
   target: Target;
@@ -53,7 +54,7 @@ export function parseDescriptorRemaps(rules: Readonly<Record<string, string | nu
     const at = /^(\*|\d{1,7})\/(\d{1,9})$/.exec(place);
     const parsed = parseTarget(target);
     if (!at || !parsed) throw new VirtError("ERR_REMAP", `'${rule}' is no rule: ${grammar}`);
-    return { rule, pid: at[1] === "*" ? "*" : Number(at[1]), fd: Number(at[2]), target: parsed };
+    return { rule, given: target, pid: at[1] === "*" ? "*" : Number(at[1]), fd: Number(at[2]), target: parsed };
   });
 }
 

@@ -106,6 +106,7 @@ function describePlan(plan: Awaited<ReturnType<typeof planReattach>>): string {
   const lines = [
     `${plan.image} would become pod ${plan.name}:`,
     ...plan.remaps.map((r) => `  remap    ${r.to} is ${r.from}`),
+    ...plan.descriptors.map((d) => `  remap    descriptor ${d.pid}/${d.fd} becomes ${printable(String(d.target))}`),
     ...plan.processes.map(
       (p) =>
         `  process  ${p.pid} ${p.command}: ${p.threads} threads, ${p.mappings} mappings, ${p.fds} descriptors, ${formatBytes(p.memoryBytes)}`,
