@@ -46,6 +46,21 @@ void set_last_pid(long pid) {
   if (file) (void)!write(file.get(), text.data(), text.size());
 }
 
+// Who waits for an answer does nothing else: on a busy machine the thread that answers comes sooner where it asks for little
+// at a time (sched_setattr(2); Linux 6.12, an ordinary user may).
+void ask_for_short_slices() {
+  struct {  // struct sched_attr, as far as it goes back
+    uint32_t size, policy;
+    uint64_t flags;
+    int32_t nice;
+    uint32_t priority;
+    uint64_t runtime_ns, deadline_ns, period_ns;
+  } attributes{};
+  attributes.size = sizeof attributes;
+  attributes.runtime_ns = 100'000;  // the least there is
+  syscall(SYS_sched_setattr, 0, &attributes, 0);
+}
+
 long highest_pid() {
   const UniqueFd file(open("/proc/sys/kernel/pid_max", O_RDONLY | O_CLOEXEC));
   char text[32] = "";
@@ -217,6 +232,7 @@ void Interposer::answer_questions() {
   char go;
   if (read(handover_.get(), &go, 1) != 1) return;
   if (!real_root_) lower_rights();
+  ask_for_short_slices();
   CallReader reader(setup_.host_proc.get());
   for (;;) {
     Question question;

@@ -13,6 +13,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
+#include <utility>
 
 #include "interpose/address.h"
 #include "interpose/caller.h"
@@ -31,8 +32,7 @@ pid_t number_after(const std::string& text, const char* word) {
 }
 
 // What a pidfd's fdinfo says depends on whose /proc it is read through (pidfd_open(2)).
-pid_t pid_seen_by(int proc, pid_t pid) {
-  const UniqueFd process(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
+pid_t pid_seen_by(int proc, const UniqueFd& process) {
   if (proc < 0 || !process) return 0;
   char name[64], text[512];
   std::snprintf(name, sizeof name, "self/fdinfo/%d", process.get());
@@ -50,21 +50,53 @@ int port_of(const sockaddr_storage& a) {
   return -1;
 }
 
-std::shared_ptr<const Caller> CallReader::caller_of(pid_t tid) {
-  const auto known = callers_.find(tid);
-  if (known != callers_.end()) return known->second;
-  if (callers_.size() >= kMostCallers) callers_.clear();
+std::shared_ptr<const Caller> CallReader::look_at_caller(pid_t tid) {
   auto c = std::make_shared<Caller>();
-  const pid_t leader = number_after(read_start(proc_file(tid, "status")), "\nTgid:");
-  c->pid = leader > 0 ? leader : tid;
-  c->host_pid = pid_seen_by(host_proc_, c->pid);
+  c->pid = tid;
+  UniqueFd process(static_cast<int>(syscall(SYS_pidfd_open, tid, 0)));
+  if (!process) {  // no leader
+    const pid_t leader = number_after(read_start(proc_file(tid, "status")), "\nTgid:");
+    if (leader > 0) c->pid = leader;
+    process.reset(static_cast<int>(syscall(SYS_pidfd_open, c->pid, 0)));
+  }
+  c->host_pid = pid_seen_by(host_proc_, process);
   c->program = read_link_of(proc_file(tid, "exe"));
   c->root = read_link_of(proc_file(tid, "root"));
-  return callers_.emplace(tid, std::move(c)).first->second;
+  return c;
 }
 
-void CallReader::forget(pid_t pid) {
-  std::erase_if(callers_, [pid](const auto& known) { return known.second->pid == pid; });
+std::shared_ptr<const Caller> CallReader::caller_of(pid_t tid) {
+  if (const auto known = callers_.find(tid); known != callers_.end()) {
+    Known& k = known->second;
+    if (!std::exchange(k.executes, false)) return k.caller;
+    std::string program = read_link_of(proc_file(tid, "exe"));
+    if (program == k.caller->program) return k.caller;
+    auto now = std::make_shared<Caller>(*k.caller);
+    now->program = std::move(program);
+    k.caller = std::move(now);
+    return k.caller;
+  }
+  if (callers_.size() >= kMostCallers) {
+    callers_.clear();
+    threads_.clear();
+  }
+  auto caller = look_at_caller(tid);
+  threads_[caller->pid].push_back(tid);
+  callers_[tid].caller = caller;
+  return caller;
+}
+
+// Whoever shares the process is another program soon, or has another root.
+void CallReader::expect_change(pid_t pid, CallKind kind) {
+  const auto threads = threads_.find(pid);
+  if (threads == threads_.end()) return;
+  for (const pid_t tid : threads->second) {
+    if (kind == CallKind::execute)
+      callers_[tid].executes = true;
+    else
+      callers_.erase(tid);
+  }
+  if (kind != CallKind::execute) threads_.erase(threads);
 }
 
 bool CallReader::read_file(Call* call) {
@@ -136,8 +168,8 @@ bool CallReader::read(const Question& question, const InterposedCall& entry, Cal
   call->order = ++calls_;
   call->realtime_ns = realtime_ns();
   call->who = caller_of(question.tid);
-  // Whoever shares its number is another program soon, or has another root.
-  if (entry.kind == CallKind::execute || entry.kind == CallKind::root) forget(call->who->pid);
+  if (entry.kind == CallKind::execute || entry.kind == CallKind::root)
+    expect_change(call->who->pid, entry.kind);
   switch (entry.kind) {
     case CallKind::root:
       return false;

@@ -9,6 +9,7 @@
 #include <memory>
 #include <string>
 #include <unordered_map>
+#include <vector>
 
 #include "interpose/calls.h"
 #include "interpose/listener.h"
@@ -50,14 +51,21 @@ class CallReader {
   bool read(const Question& question, const InterposedCall& entry, Call* call);
 
  private:
+  struct Known {
+    std::shared_ptr<const Caller> caller;
+    bool executes = false;  // it may be another program by now
+  };
+
   std::shared_ptr<const Caller> caller_of(pid_t tid);
-  void forget(pid_t pid);
+  std::shared_ptr<const Caller> look_at_caller(pid_t tid);
+  void expect_change(pid_t pid, CallKind kind);
   bool read_file(Call* call);
   bool read_socket(Call* call);
 
   int host_proc_;
   uint64_t calls_ = 0;
-  std::unordered_map<pid_t, std::shared_ptr<const Caller>> callers_;
+  std::unordered_map<pid_t, Known> callers_;               // by thread
+  std::unordered_map<pid_t, std::vector<pid_t>> threads_;  // of a process, those that are known
 };
 
 // The address's port of IP and IPv6, -1 of others.

@@ -72,7 +72,10 @@ void Recorder::begin(const Call& call) {
     lock.unlock();
     const bool moves = S_ISDIR(look_at(call.path, false).mode);  // paths change below it
     lock.lock();
-    if (moves) settle_all(lock);
+    if (moves) {
+      settle_all(lock);
+      write_kept(lock);
+    }
   }
   if (!call.path.empty()) settle_named(lock, last_part(call.path), call);
   if (!call.path2.empty()) settle_named(lock, last_part(call.path2), call);
@@ -166,16 +169,19 @@ void Recorder::write_done(const Watched& w) {
 bool Recorder::settle(Lock& lock, List::iterator watched, bool last) {
   watched->looked_at = true;
   lock.unlock();
-  const Outcome outcome = look_again(*watched);
+  const Outcome outcome = outcome_of(*watched);
+  // A socket that we hold may be in its own program's way.
+  const bool keep = outcome == Outcome::done && !watched->call.socket;
+  if (outcome == Outcome::done && !keep) write_done(*watched);
   lock.lock();
   watched->looked_at = false;
   looked_.notify_all();
   if (outcome == Outcome::open && !last) return false;
-  forget(watched);
+  forget(watched, keep);
   return true;
 }
 
-void Recorder::forget(List::iterator watched) {
+void Recorder::forget(List::iterator watched, bool keep) {
   const Call& call = watched->call;
   const auto forget_name = [&](const std::string& path) {
     if (path.empty()) return;
@@ -187,7 +193,19 @@ void Recorder::forget(List::iterator watched) {
   forget_name(call.path2);
   const auto of_thread = last_of_thread_.find(call.question.tid);
   if (of_thread != last_of_thread_.end() && of_thread->second == watched) last_of_thread_.erase(of_thread);
-  watched_.erase(watched);
+  if (keep)
+    kept_.splice(kept_.end(), watched_, watched);
+  else
+    watched_.erase(watched);
+}
+
+void Recorder::write_kept(Lock& lock) {
+  List kept;
+  kept.swap(kept_);
+  lock.unlock();
+  for (const Watched& w : kept) write_done(w);
+  kept.clear();
+  lock.lock();
 }
 
 bool Recorder::catch_up(bool all) {
@@ -226,14 +244,29 @@ bool Recorder::catch_up(bool all) {
     }
     looked_.notify_all();
   }
+  // What somebody looks at just now may be known in a moment, and comes before others that are known already.
+  looked_.wait(lock, [&] {
+    return std::none_of(watched_.begin(), watched_.end(),
+                        [until](const Watched& w) { return w.looked_at && w.call.order <= until; });
+  });
+  write_kept(lock);
   lock.unlock();
+  return flush(until, all);
+}
+
+// Seldom: a program that waits for its own writes to reach the disk (fsync(2)) may wait for ours as well.
+bool Recorder::flush(uint64_t until, bool now) {
+  constexpr int64_t kPauseNs = 50'000'000;
+  const int64_t time = monotonic_ns();
+  if (!now && time - flushed_ns_ < kPauseNs) return true;
+  flushed_ns_ = time;
   return journal_.flush(until);
 }
 
 bool Recorder::behind() {
   if (journal_.waits()) return true;
   const std::lock_guard lock(mutex_);
-  return !watched_.empty();
+  return !watched_.empty() || !kept_.empty();
 }
 
 void Recorder::write_answered(const Call& call, int error, const std::string& asked, bool created) {

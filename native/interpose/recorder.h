@@ -79,7 +79,9 @@ class Recorder {
   void write_done(const Watched& watched);
   void settle_named(Lock& lock, const std::string& name, const Call& before);
   void settle_all(Lock& lock);
-  void forget(List::iterator watched);
+  void forget(List::iterator watched, bool keep = false);
+  void write_kept(Lock& lock);
+  bool flush(uint64_t until, bool now);
   // The oldest that nobody looks at.
   [[nodiscard]] List::iterator first_free();
   void write(const Call& call, bool created, int error, const std::string& asked);
@@ -92,6 +94,8 @@ class Recorder {
   std::mutex mutex_;                  // all below; held for no system call
   std::condition_variable looked_;    // something is looked at no more
   List watched_;
+  List kept_;  // that had their effect, and are not written down yet: their callers do not wait for that
+  int64_t flushed_ns_ = 0;                                        // of the thread that catches up
   std::unordered_multimap<std::string, List::iterator> by_name_;  // last parts of their paths
   std::unordered_map<pid_t, List::iterator> last_of_thread_;
   std::unordered_map<std::string, int64_t> sent_;  // who sent where, when it was last written down
