@@ -4,6 +4,7 @@
 #include <linux/capability.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <sys/eventfd.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -46,26 +47,17 @@ void set_last_pid(long pid) {
   if (file) (void)!write(file.get(), text.data(), text.size());
 }
 
-// Who waits for an answer does nothing else: on a busy machine the thread that answers comes sooner where it asks for little
-// at a time (sched_setattr(2); Linux 6.12, an ordinary user may).
-void ask_for_short_slices() {
-  struct {  // struct sched_attr, as far as it goes back
-    uint32_t size, policy;
-    uint64_t flags;
-    int32_t nice;
-    uint32_t priority;
-    uint64_t runtime_ns, deadline_ns, period_ns;
-  } attributes{};
-  attributes.size = sizeof attributes;
-  attributes.runtime_ns = 100'000;  // the least there is
-  syscall(SYS_sched_setattr, 0, &attributes, 0);
-}
-
 long highest_pid() {
   const UniqueFd file(open("/proc/sys/kernel/pid_max", O_RDONLY | O_CLOEXEC));
   char text[32] = "";
   if (!file || read(file.get(), text, sizeof text - 1) <= 0) return 32768;
   return std::atol(text);
+}
+
+int answering_threads() {
+  constexpr int kMost = 4;
+  cpu_set_t cpus;
+  return sched_getaffinity(0, sizeof cpus, &cpus) == 0 ? std::clamp(CPU_COUNT(&cpus), 1, kMost) : 1;
 }
 
 int start_thread(void* (*run)(void*), void* arg) {
@@ -119,16 +111,20 @@ int Interposer::start(Setup setup) {
   const UniqueFd hand_over(handover[1]);
   journal_ = std::make_unique<Journal>(setup_.state_dir);
   recorder_ = std::make_unique<Recorder>(setup_.recording, *journal_);
-  set_last_pid(highest_pid() - 4);
-  int error = start_thread(answer_thread, this);
-  if (error == 0) error = start_thread(catch_up_thread, this);
+  reader_ = std::make_unique<CallReader>(setup_.host_proc.get());
+  const int answering = answering_threads();
+  set_last_pid(highest_pid() - answering - 4);
+  int error = start_thread(catch_up_thread, this);
+  for (int i = 0; i < answering && error == 0; ++i) error = start_thread(answer_thread, this);
   set_last_pid(getpid());
   if (error != 0) return error;
   UniqueFd listener;
   if (const int refused = install_filter(selected_, setup_.sockets, &listener); refused != 0) return refused;
   // From here on whoever makes a selected call waits for the thread.
   listener_ = std::make_unique<Listener>(std::move(listener));
-  if (write(hand_over.get(), "", 1) != 1) return EIO;
+  for (int i = 0; i < answering; ++i) {
+    if (write(hand_over.get(), "", 1) != 1) return EIO;
+  }
   runs_ = true;
   return 0;
 }
@@ -232,27 +228,25 @@ void Interposer::answer_questions() {
   char go;
   if (read(handover_.get(), &go, 1) != 1) return;
   if (!real_root_) lower_rights();
-  ask_for_short_slices();
-  CallReader reader(setup_.host_proc.get());
   for (;;) {
     Question question;
     if (listener_->receive(&question)) {
-      answer_one(reader, question);
+      answer_one(question);
     } else if (errno != ENOENT && errno != EINTR) {
       return;
     }
   }
 }
 
-void Interposer::answer_one(CallReader& reader, const Question& question) {
+void Interposer::answer_one(const Question& question) {
   const InterposedCall* entry = interposed_call(question.number);
   Call call;
   if (entry == nullptr || question.tid == 0 || question.tid == own_pid_ || paused_ ||
-      !reader.read(question, *entry, &call)) {
+      !reader_->read(question, *entry, &call)) {
     (void)listener_->let_pass(question);
     return;
   }
-  recorder_->begin(call);
+  const Recorder::Answering answering(*recorder_, &call);
   const auto rules = this->rules();
   if (call.kind == CallKind::name) {
     names_.answer(*listener_, call, *rules);
@@ -322,8 +316,12 @@ void Interposer::let_pass(Call call, bool record) {
   const Question question = call.question;
   Watched watched;
   const bool watch = record && recorder_->look(std::move(call), &watched);
-  if (!listener_->let_pass(question) || !watch) return;
-  recorder_->watch(std::move(watched));
+  if (!watch) {
+    (void)listener_->let_pass(question);
+    return;
+  }
+  const auto place = recorder_->watch(std::move(watched));
+  recorder_->passed(place, listener_->let_pass(question));
   if (idle_) stir();
 }
 

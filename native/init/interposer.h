@@ -2,7 +2,8 @@
 // by hooks of a supervisor, or by letting them pass, and keeps the journal. It serves every process of the pod, whoever
 // watches, and without a supervisor: where a hook is asked and nobody is there, the rule's default applies.
 //
-// Threads: one reads the questions and answers what needs no waiting; one catches up with the journal and with hooks that
+// Threads: some read the questions and answer what needs no waiting, so that callers on several CPUs need not come to one;
+// one catches up with the journal and with hooks that
 // do not answer; calls made in a caller's place have one each, for as long as they take.
 #pragma once
 
@@ -66,7 +67,7 @@ class Interposer {
   static void* catch_up_thread(void* self);
   static void* work_thread(void* work);
   void answer_questions();
-  void answer_one(CallReader& reader, const Question& question);
+  void answer_one(const Question& question);
   void keep_up();
   int wait_ms(int* pause_ms);
   void let_pass(Call call, bool record);
@@ -88,6 +89,7 @@ class Interposer {
   UniqueFd handover_;                         // the listener's number comes through here
   UniqueFd asked_, caught_up_, news_, stir_;  // eventfd(2)
   std::unique_ptr<Listener> listener_;
+  std::unique_ptr<CallReader> reader_;
   std::unique_ptr<Journal> journal_;
   std::unique_ptr<Recorder> recorder_;
   SocketNames names_;

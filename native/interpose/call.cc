@@ -66,28 +66,35 @@ std::shared_ptr<const Caller> CallReader::look_at_caller(pid_t tid) {
 }
 
 std::shared_ptr<const Caller> CallReader::caller_of(pid_t tid) {
+  std::unique_lock lock(mutex_);
+  const uint64_t changes = changes_;
+  std::shared_ptr<const Caller> caller;
   if (const auto known = callers_.find(tid); known != callers_.end()) {
-    Known& k = known->second;
-    if (!std::exchange(k.executes, false)) return k.caller;
-    std::string program = read_link_of(proc_file(tid, "exe"));
-    if (program == k.caller->program) return k.caller;
-    auto now = std::make_shared<Caller>(*k.caller);
-    now->program = std::move(program);
-    k.caller = std::move(now);
-    return k.caller;
+    if (!std::exchange(known->second.executes, false)) return known->second.caller;
+    caller = known->second.caller;
   }
+  lock.unlock();
+  if (caller == nullptr) {
+    caller = look_at_caller(tid);
+  } else if (std::string program = read_link_of(proc_file(tid, "exe")); program != caller->program) {
+    auto now = std::make_shared<Caller>(*caller);
+    now->program = std::move(program);
+    caller = std::move(now);
+  }
+  lock.lock();
+  if (changes != changes_) return caller;  // perhaps of this one: the next time, then
   if (callers_.size() >= kMostCallers) {
     callers_.clear();
     threads_.clear();
   }
-  auto caller = look_at_caller(tid);
-  threads_[caller->pid].push_back(tid);
-  callers_[tid].caller = caller;
+  if (callers_.insert_or_assign(tid, Known{caller}).second) threads_[caller->pid].push_back(tid);
   return caller;
 }
 
 // Whoever shares the process is another program soon, or has another root.
 void CallReader::expect_change(pid_t pid, CallKind kind) {
+  const std::lock_guard lock(mutex_);
+  ++changes_;
   const auto threads = threads_.find(pid);
   if (threads == threads_.end()) return;
   for (const pid_t tid : threads->second) {
@@ -165,7 +172,6 @@ bool CallReader::read(const Question& question, const InterposedCall& entry, Cal
   call->entry = &entry;
   call->kind = entry.kind;
   call->question = question;
-  call->order = ++calls_;
   call->realtime_ns = realtime_ns();
   call->who = caller_of(question.tid);
   if (entry.kind == CallKind::execute || entry.kind == CallKind::root)

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -28,7 +29,7 @@ struct Call {
   CallKind kind = CallKind::open;  // entry's, but an open for reading only is `read`
   Question question;
   std::shared_ptr<const Caller> who;
-  uint64_t order = 0;  // what is asked later has more
+  uint64_t order = 0;  // what is asked later has more (Recorder::begin)
   int64_t realtime_ns = 0;
   std::string path, path2;  // absolute, as written; a unix socket's too ("@…" is abstract)
   int flags = 0;            // O_… or AT_…; of a kill the signal
@@ -42,7 +43,7 @@ struct Call {
   }
 };
 
-// Makes Calls of questions. One thread uses it.
+// Makes Calls of questions. Any thread.
 class CallReader {
  public:
   // `host_proc`: a descriptor of a /proc of the pod's parent namespace, or -1.
@@ -62,9 +63,10 @@ class CallReader {
   bool read_file(Call* call);
   bool read_socket(Call* call);
 
-  int host_proc_;
-  uint64_t calls_ = 0;
-  std::unordered_map<pid_t, Known> callers_;               // by thread
+  const int host_proc_;
+  std::mutex mutex_;                          // all below; held for no system call
+  uint64_t changes_ = 0;                      // how often somebody was about to become another program
+  std::unordered_map<pid_t, Known> callers_;  // by thread
   std::unordered_map<pid_t, std::vector<pid_t>> threads_;  // of a process, those that are known
 };
 

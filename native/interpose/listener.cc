@@ -3,10 +3,8 @@
 #include <fcntl.h>
 #include <linux/seccomp.h>
 #include <sys/ioctl.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -17,22 +15,18 @@ namespace {
 constexpr unsigned long kSetFlags = _IOW('!', 4, uint64_t);
 constexpr uint64_t kWakeOnSameCpu = 1;
 constexpr uint32_t kAddAndAnswer = 1U << 1;  // SECCOMP_ADDFD_FLAG_SEND, Linux 5.14
-constexpr size_t kMostAnswerBytes = 256;
+constexpr size_t kMostBytes = 512;  // of a question or an answer: a newer kernel's may be larger than ours
 
 }  // namespace
 
-Listener::Listener(UniqueFd fd) : fd_(std::move(fd)) {
-  seccomp_notif_sizes sizes{};
-  if (syscall(SYS_seccomp, SECCOMP_GET_NOTIF_SIZES, 0, &sizes) != 0) sizes = {};
-  request_.resize(std::max<size_t>(sizes.seccomp_notif, sizeof(seccomp_notif)));
-  ioctl(fd_.get(), kSetFlags, kWakeOnSameCpu);
-}
+Listener::Listener(UniqueFd fd) : fd_(std::move(fd)) { ioctl(fd_.get(), kSetFlags, kWakeOnSameCpu); }
 
-bool Listener::receive(Question* question) {
-  std::fill(request_.begin(), request_.end(), '\0');  // the kernel insists
-  if (ioctl(fd_.get(), SECCOMP_IOCTL_NOTIF_RECV, request_.data()) != 0) return false;
+bool Listener::receive(Question* question) const {
+  alignas(seccomp_notif) char bytes[kMostBytes] = {};  // the kernel insists
+  static_assert(sizeof(seccomp_notif) <= sizeof bytes);
+  if (ioctl(fd_.get(), SECCOMP_IOCTL_NOTIF_RECV, bytes) != 0) return false;
   seccomp_notif n;
-  std::memcpy(&n, request_.data(), sizeof n);
+  std::memcpy(&n, bytes, sizeof n);
   question->id = n.id;
   question->tid = static_cast<pid_t>(n.pid);
   question->number = static_cast<uint32_t>(n.data.nr);
@@ -45,7 +39,7 @@ bool Listener::waits(const Question& question) const {
 }
 
 bool Listener::send(const Question& question, int64_t value, int error, uint32_t flags) const {
-  alignas(seccomp_notif_resp) char bytes[kMostAnswerBytes] = {};  // a newer kernel's may be larger
+  alignas(seccomp_notif_resp) char bytes[kMostBytes] = {};
   static_assert(sizeof(seccomp_notif_resp) <= sizeof bytes);
   seccomp_notif_resp r{};
   r.id = question.id;

@@ -1,11 +1,10 @@
-// Where the kernel asks about the calls that the filter selected (seccomp_unotify(2)). One thread reads, any may
-// answer. No exceptions: used by virt-init.
+// Where the kernel asks about the calls that the filter selected (seccomp_unotify(2)). Any thread may read,
+// and any may answer. No exceptions: used by virt-init.
 #pragma once
 
 #include <sys/types.h>
 
 #include <cstdint>
-#include <vector>
 
 #include "sys/fd.h"
 
@@ -27,7 +26,7 @@ class Listener {
 
   [[nodiscard]] int fd() const { return fd_.get(); }
   // The next question; waits for it. False if there is none after all: its thread was interrupted or killed meanwhile.
-  bool receive(Question* question);
+  bool receive(Question* question) const;
   // Whether the thread still waits.
   [[nodiscard]] bool waits(const Question& question) const;
   // Lets the kernel make the call.
@@ -41,7 +40,6 @@ class Listener {
   [[nodiscard]] bool send(const Question& question, int64_t value, int error, uint32_t flags) const;
 
   UniqueFd fd_;
-  std::vector<char> request_;  // as large as this kernel wants it
 };
 
 }  // namespace virt

@@ -59,10 +59,17 @@ bool may_hide(const Call& next, const Watched& w) {
 
 }  // namespace
 
-void Recorder::begin(const Call& call) {
-  newest_ = call.order;
+void Recorder::end(uint64_t order) {
+  const std::lock_guard lock(mutex_);
+  answering_.erase(order);
+}
+
+uint64_t Recorder::begin(Call* begun) {
   Lock lock(mutex_);
-  if (watched_.empty()) return;
+  begun->order = ++newest_;
+  answering_.insert(begun->order);
+  if (watched_.empty()) return begun->order;
+  const Call& call = *begun;
   if (const auto former = last_of_thread_.find(call.question.tid); former != last_of_thread_.end()) {
     const auto watched = former->second;
     watched->over = true;
@@ -79,6 +86,7 @@ void Recorder::begin(const Call& call) {
   }
   if (!call.path.empty()) settle_named(lock, last_part(call.path), call);
   if (!call.path2.empty()) settle_named(lock, last_part(call.path2), call);
+  return call.order;
 }
 
 bool Recorder::look(Call call, Watched* watched) {
@@ -93,7 +101,7 @@ bool Recorder::look(Call call, Watched* watched) {
   return may_change(c, watched->before);
 }
 
-void Recorder::watch(Watched watched) {
+Recorder::List::iterator Recorder::watch(Watched watched) {
   Lock lock(mutex_);
   // Nothing is lost for want of room: what was first is looked at now.
   while (watched_.size() >= kMostWatched) {
@@ -107,19 +115,21 @@ void Recorder::watch(Watched watched) {
   last_of_thread_[call.question.tid] = last;
   if (!call.path.empty()) by_name_.emplace(last_part(call.path), last);
   if (!call.path2.empty()) by_name_.emplace(last_part(call.path2), last);
-  if (!call.socket) return;
-  // It may be closed at once, and is not while we have a dup: a few turns are enough for a call that does not wait.
   last->looked_at = true;
-  lock.unlock();
-  Outcome outcome = Outcome::open;
-  for (int turns = 0; outcome == Outcome::open && turns < kTurns; ++turns) {
+  return last;
+}
+
+void Recorder::passed(List::iterator watched, bool after_all) {
+  Outcome outcome = after_all ? Outcome::open : Outcome::nothing;
+  // It may be closed at once, and is not while we have a dup: a few turns are enough for a call that does not wait.
+  for (int turns = 0; watched->call.socket && outcome == Outcome::open && turns < kTurns; ++turns) {
     sched_yield();
-    outcome = outcome_of(*last);
+    outcome = outcome_of(*watched);
   }
-  if (outcome == Outcome::done) write_done(*last);
-  lock.lock();
-  last->looked_at = false;
-  if (outcome != Outcome::open) forget(last);
+  if (outcome == Outcome::done) write_done(*watched);
+  const Lock lock(mutex_);
+  watched->looked_at = false;
+  if (outcome != Outcome::open) forget(watched);
   looked_.notify_all();
 }
 
@@ -154,12 +164,6 @@ void Recorder::settle_all(Lock& lock) {
       settle(lock, first, true);
     }
   }
-}
-
-Outcome Recorder::look_again(const Watched& w) {
-  const Outcome outcome = outcome_of(w);
-  if (outcome == Outcome::done) write_done(w);
-  return outcome;
 }
 
 void Recorder::write_done(const Watched& w) {
@@ -209,40 +213,23 @@ void Recorder::write_kept(Lock& lock) {
 }
 
 bool Recorder::catch_up(bool all) {
-  // What is asked from here on waits for its turn: something before it may not be known yet.
-  const uint64_t until = all ? UINT64_MAX : newest_.load();
-  // Some at a time: the lock is taken seldom, and who waits for one of them does not wait long.
-  constexpr size_t kSome = 16;
   const int64_t now = monotonic_ns();
   Lock lock(mutex_);
-  for (size_t left = watched_.size(); left > 0;) {
-    std::vector<List::iterator> some;
-    std::vector<bool> over;
-    for (auto i = watched_.begin(); i != watched_.end() && some.size() < std::min(kSome, left); ++i) {
-      if (i->looked_at) continue;
-      i->looked_at = true;
-      some.push_back(i);
-      over.push_back(all || i->over);
+  // What is asked from here on waits for its turn: something before it may not be known yet.
+  const uint64_t known = answering_.empty() ? newest_ : *answering_.begin() - 1;
+  const uint64_t until = all ? UINT64_MAX : known;
+  for (size_t left = watched_.size(); left > 0; --left) {
+    const auto w = first_free();
+    if (w == watched_.end()) break;
+    bool over = all || w->over;
+    if (!over && now - w->since_ns > kPatienceNs) {
+      w->looked_at = true;
+      lock.unlock();
+      over = is_over(*w, now);
+      lock.lock();
     }
-    if (some.empty()) break;
-    left -= some.size();
-    lock.unlock();
-    for (size_t n = 0; n < some.size(); ++n) {
-      const Watched& w = *some[n];
-      if (!over[n] && now - w.since_ns > kPatienceNs) over[n] = is_over(w, now);
-      const Outcome outcome = look_again(w);
-      over[n] = over[n] || outcome != Outcome::open;
-    }
-    lock.lock();
-    for (size_t n = 0; n < some.size(); ++n) {
-      some[n]->looked_at = false;
-      // What stays goes to the end of the line.
-      if (over[n])
-        forget(some[n]);
-      else
-        watched_.splice(watched_.end(), watched_, some[n]);
-    }
-    looked_.notify_all();
+    // What stays goes to the end of the line.
+    if (!settle(lock, w, over)) watched_.splice(watched_.end(), watched_, w);
   }
   // What somebody looks at just now may be known in a moment, and comes before others that are known already.
   looked_.wait(lock, [&] {

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <list>
 #include <mutex>
+#include <set>
 #include <string>
 #include <unordered_map>
 
@@ -51,13 +52,26 @@ class Recorder {
 
   // Whether calls of this kind are recorded, where no rule says otherwise.
   [[nodiscard]] bool wants(CallKind kind) const { return (kinds_ & kind_bit(kind)) != 0; }
-  // Before any call of the thread is answered: its former call is over; and what others did to the same names is looked at
-  // before this one can change it again.
-  void begin(const Call& call);
+  // While a call is being answered. At its beginning its thread's former call is over, and what others did to the same names
+  // is looked at before this one can change it again. Gives the call its order.
+  class Answering {
+   public:
+    Answering(Recorder& recorder, Call* call) : recorder_(recorder) { order_ = recorder.begin(call); }
+    ~Answering() { recorder_.end(order_); }
+    Answering(const Answering&) = delete;
+    Answering& operator=(const Answering&) = delete;
+
+   private:
+    Recorder& recorder_;
+    uint64_t order_ = 0;
+  };
   // Before the call is let pass. False if it can have no effect; *watched then still has the call.
   bool look(Call call, Watched* watched);
-  // After it was let pass.
-  void watch(Watched watched);
+  using List = std::list<Watched>;
+  // Just before it is let pass: others know of it from here on, and wait until it was.
+  List::iterator watch(Watched watched);
+  // It was let pass, or was not after all: its thread has gone.
+  void passed(List::iterator watched, bool after_all);
   // Writes down a call that is answered in the kernel's place: error 0, or why it was refused.
   void write_answered(const Call& call, int error, const std::string& asked, bool created = false);
   // Writes down what is known, and looks again at calls that were let pass; for the last time if `all` are over. False if
@@ -69,13 +83,12 @@ class Recorder {
   [[nodiscard]] uint64_t written() const { return written_; }
 
  private:
-  using List = std::list<Watched>;
+  uint64_t begin(Call* call);
+  void end(uint64_t order);
   using Lock = std::unique_lock<std::mutex>;
   // Looks at it again, without the lock, and lets go of it if it is known how it ended, or it is for the `last` time. True
   // if so.
   bool settle(Lock& lock, List::iterator watched, bool last);
-  // Writes it down if it has had its effect.
-  Outcome look_again(const Watched& watched);
   void write_done(const Watched& watched);
   void settle_named(Lock& lock, const std::string& name, const Call& before);
   void settle_all(Lock& lock);
@@ -89,10 +102,11 @@ class Recorder {
 
   const KindSet kinds_;
   Journal& journal_;
-  std::atomic<uint64_t> written_ = 0,
-                        newest_ = 0;  // newest_: the order of the call that was asked about last
-  std::mutex mutex_;                  // all below; held for no system call
-  std::condition_variable looked_;    // something is looked at no more
+  std::atomic<uint64_t> written_ = 0;
+  std::mutex mutex_;                // all below; held for no system call
+  std::condition_variable looked_;  // something is looked at no more
+  uint64_t newest_ = 0;             // the order of the call that was asked about last
+  std::set<uint64_t> answering_;    // of those between begin() and end()
   List watched_;
   List kept_;  // that had their effect, and are not written down yet: their callers do not wait for that
   int64_t flushed_ns_ = 0;                                        // of the thread that catches up
