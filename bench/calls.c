@@ -4,7 +4,8 @@
  *   calls filtered          the same under a filter (seccomp(2)) that says nothing but yes
  *   calls selected          open(2) of a file of the working directory for writing, a different one each time
  *   calls notified          as selected, with a listener (seccomp_unotify(2)) that reads 64 bytes of the caller and lets
- *                           it pass: the least that anybody who is asked can do */
+ *                           it pass: the least that anybody who is asked can do
+ *   calls under PROGRAM …   a program under such a listener, asked about files opened for writing and unlinked */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <linux/filter.h>
@@ -48,6 +49,7 @@ static void *answer(void *unused) {
     if (ioctl(fd, SECCOMP_IOCTL_NOTIF_RECV, &n) != 0) continue;
     char bytes[64];
     struct iovec local = {bytes, sizeof bytes}, remote = {(void *)n.data.args[1], sizeof bytes};
+    if (n.data.nr != SYS_openat) remote.iov_base = (void *)n.data.args[0];
     process_vm_readv((pid_t)n.pid, &local, 1, &remote, 1, 0);
     struct seccomp_notif_resp r = {.id = n.id, .flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE};
     ioctl(fd, SECCOMP_IOCTL_NOTIF_SEND, &r);
@@ -65,7 +67,10 @@ static void filter(void) {
 static void notify(void) {
   struct sock_filter f[] = {
       BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_openat, 0, 1),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_unlink, 3, 0),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_openat, 0, 3),
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[2])),
+      BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, O_WRONLY | O_RDWR | O_CREAT | O_TRUNC, 0, 1),
       BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF),
       BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
   };
@@ -100,10 +105,15 @@ static void measure(int unselected) {
 }
 
 int main(int argc, char **argv) {
-  if (argc != 2) return 2;
-  if (strcmp(argv[1], "notified") == 0) {
+  int under = argc > 2 && strcmp(argv[1], "under") == 0;
+  if (argc != 2 && !under) return 2;
+  if (under || strcmp(argv[1], "notified") == 0) {
     notify();
     pid_t pid = fork(); /* the listener stays here */
+    if (pid == 0 && under) {
+      execvp(argv[2], argv + 2);
+      _exit(127);
+    }
     if (pid == 0) {
       measure(0);
       fflush(stdout);

@@ -41,7 +41,7 @@ const has = (program: string) => {
 /** Single calls. */
 export async function calls(root: string, work: string): Promise<void> {
   const program = join(work, "calls");
-  execFileSync("gcc", ["-O2", "-Wall", "-pthread", "-o", program, join(root, "bench/calls.c")], { stdio: "inherit" });
+  compileCalls(root, program);
   const cwd = mkdtempSync(join(work, "calls-"));
   const series: Record<string, number[]> = {
     native: [],
@@ -90,6 +90,10 @@ export async function calls(root: string, work: string): Promise<void> {
   });
 }
 
+function compileCalls(root: string, to: string): void {
+  execFileSync("gcc", ["-O2", "-Wall", "-pthread", "-o", to, join(root, "bench/calls.c")], { stdio: "inherit" });
+}
+
 interface Load {
   name: string;
   goal: number;
@@ -103,9 +107,10 @@ const timedScript = ({ before = "true", script }: Load) =>
   `${before}; s=$(date +%s%N); { ${script}; } >/dev/null 2>&1; e=$(date +%s%N); echo $(((e - s) / 1000))`;
 
 /** Whole programs, each by itself. */
-export async function programs(): Promise<void> {
+export async function programs(root: string): Promise<void> {
   const cwd = mkdtempSync(join(tmpdir(), "virt-run-bench-"));
   try {
+    compileCalls(root, join(cwd, "calls"));
     mkdirSync(join(cwd, "tree"));
     for (let d = 0; d < 200; d++) {
       mkdirSync(join(cwd, "tree", `d${d}`));
@@ -165,12 +170,13 @@ async function program(load: Load, cwd: string): Promise<void> {
   const speed = (us: number[]) => us.map((n) => 1e6 / n);
   reportShare(`${load.name}, recorded : outside`, speed(inside), speed(native), load.goal, "/1000 s");
   const peers: [string, string[]][] = [
+    ["a bare listener", [join(cwd, "calls"), "under"]],
     ["strace", ["strace", "-f", "-o", "/dev/null", "-e", `trace=${traced}`]],
     ["strace", ["strace", "-f", "--seccomp-bpf", "-o", "/dev/null", "-e", `trace=${traced}`]],
     ["proot", ["proot"]],
   ];
   for (const [name, under] of peers) {
-    if (!has(name)) continue;
+    if (name !== "a bare listener" && !has(name)) continue;
     const peer = [0, 1, 2].map(() => Number(outside(script, cwd, ...under)));
     const share = median(native) / median(peer);
     const called = under.includes("--seccomp-bpf") ? "strace --seccomp-bpf" : name;

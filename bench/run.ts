@@ -192,7 +192,7 @@ try {
   await run("empty", emptyProcess);
   await run("undisturbed", undisturbed);
   await run("calls", () => calls(root, work));
-  await run("programs", programs);
+  await run("programs", () => programs(root));
   await run("servers", () => servers(work, redisArguments));
   const { bavail, bsize } = statfsSync(work);
   if (freemem() < 5 * gibibyte || bavail * bsize < 3 * gibibyte) {

@@ -25,7 +25,8 @@ export function command(): Command {
     });
 }
 
-const takesPod = "inspect|top|logs|kill|stop|rm|wait|exec|attach|check|detach|checkpoint|snapshot|export";
+const takesPod =
+  "inspect|top|logs|effects|rules|remap|kill|stop|rm|wait|exec|attach|check|detach|checkpoint|snapshot|export";
 const takesImage = "reattach|restore|verify";
 
 function bash(options: Record<string, string[]>): string {
