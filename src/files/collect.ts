@@ -19,7 +19,7 @@ export type WithFiles = "none" | "written" | "all";
 /** Of a manifest, as far as it exists before anything is read. Where something stands in the way members may be missing. */
 export type Surveyed = Pick<Manifest, "files" | "handles" | "objects" | "processes">;
 
-type FoundFile = CarriedFile & { layer?: number; at?: string };
+export type FoundFile = CarriedFile & { layer?: number; at?: string };
 
 /** What is to be carried, and how to get at it. */
 export interface Collection {
@@ -111,7 +111,8 @@ function usedPaths(m: Surveyed): string[] {
 const madeUp = /^\/(proc|sys|dev)(\/|$)/;
 const isCarried = (path: string) => path !== "/" && (!madeUp.test(path) || path.startsWith("/dev/shm/"));
 
-const reasons: Record<string, string> = {
+/** Why a file cannot be carried, in words. */
+export const reasons: Record<string, string> = {
   name: "its name, or where it leads to, is not UTF-8",
   depth: "its directories are too many in each other",
   EACCES: "it cannot be read",
@@ -197,7 +198,7 @@ const mostAtOnce = { files: 256, bytes: 64 << 20 };
 
 /** Copies the content of what was found into a directory and gives each a name there. `told` is called with the bytes so far. */
 export async function copyContent(
-  collection: Collection,
+  collection: Pick<Collection, "entries" | "source">,
   directory: string,
   name: (path: string) => Promise<string>,
   told: (doneBytes: number) => void,

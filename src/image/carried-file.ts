@@ -2,7 +2,8 @@
  * Files that travel with a pod under their own paths (docs/files.md): their records in the manifest, and the checks of them.
  */
 import * as v from "valibot";
-import type { Manifest } from "./manifest.js";
+import { ownPlaces } from "../pod/isolation.js";
+import type { CarriedFile, Manifest } from "./manifest.js";
 import { bad } from "./manifest-checks.js";
 import { absolutePath, bytes, count, decimal, optional } from "./manifest-values.js";
 
@@ -49,19 +50,33 @@ export const carriedFile = v.variant("type", [
 const mostNameBytes = 255; // NAME_MAX
 const kernelPath = /^\/(proc|sys|dev)(\/|$)/;
 
-/** Each path once, none that leads elsewhere than it says, nothing inside of what is no directory, content of its size. */
+const isPlain = (names: string[]) => names.every((n) => n !== "" && n !== "." && n !== "..");
+
+/** Under their own paths, and in the directories that the pod has to itself. */
 export function checkCarriedFiles(m: Manifest): void {
   const sizes = new Map(m.parts.map((p) => [p.name, p.sizeBytes]));
-  const seen = new Map<string, NonNullable<Manifest["carriedFiles"]>[number]>();
-  const above = new Set<string>();
-  const isPlain = (names: string[]) => names.every((n) => n !== "" && n !== "." && n !== "..");
   for (const { path } of m.written?.paths ?? [])
     isPlain(path.slice(1).split("/")) || bad(`the written file ${path} is no plain path`);
-  for (const e of m.carriedFiles ?? []) {
+  for (const e of m.carriedFiles ?? [])
+    if (kernelPath.test(e.path) && !e.path.startsWith("/dev/shm/")) bad(`the carried file ${e.path} is the kernel's`);
+  checkEntries(m.carriedFiles ?? [], sizes);
+  const places = new Set<string>();
+  for (const { place, entries } of m.own ?? []) {
+    if (!ownPlaces.includes(place) || places.has(place)) bad(`${place} is no directory of a pod's own`);
+    places.add(place);
+    if (entries.some((e) => e.type === "absent")) bad(`${place} lacks what nobody has`);
+    checkEntries(entries, sizes);
+  }
+}
+
+/** Each path once, none that leads elsewhere than it says, nothing inside of what is no directory, content of its size. */
+function checkEntries(entries: readonly CarriedFile[], sizes: ReadonlyMap<string, number>): void {
+  const seen = new Map<string, CarriedFile>();
+  const above = new Set<string>();
+  for (const e of entries) {
     const names = e.path.slice(1).split("/");
     if (!isPlain(names) || names.some((n) => Buffer.byteLength(n) > mostNameBytes))
       bad(`the carried file ${e.path} is no plain path`);
-    if (kernelPath.test(e.path) && !e.path.startsWith("/dev/shm/")) bad(`the carried file ${e.path} is the kernel's`);
     if (seen.has(e.path)) bad(`the carried file ${e.path} occurs twice`);
     if (e.type !== "directory" && above.has(e.path))
       bad(`the carried file ${e.path} is no directory, and something is in it`);

@@ -13,7 +13,6 @@ import type { PathRemap } from "../pod/store.js";
 import { translatePath } from "../remap/path.js";
 import { describeHost } from "./host.js";
 import { type FileRecord, isLiving, type Manifest } from "./manifest.js";
-import { isCarriedInOwn } from "./own.js";
 
 export interface CheckOptions {
   remaps: PathRemap[];
@@ -216,6 +215,13 @@ function checkFiles(m: Manifest, { remaps, allowChanged }: CheckOptions, placeme
     }
   }
   return unique(out);
+}
+
+/** Whether a path that lies in a place of the pod's own is in the image. */
+function isCarriedInOwn(manifest: Manifest, path: string): boolean {
+  return (manifest.own ?? []).some(
+    ({ place, entries }) => path === place || entries.some((e) => `${place}${e.path}` === path),
+  );
 }
 
 function describeChange(file: FileRecord, st: BigIntStats): string {

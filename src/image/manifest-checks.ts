@@ -7,7 +7,6 @@ import { capabilitiesLeft } from "../pod/isolation.js";
 import { checkCarriedFiles } from "./carried-file.js";
 import { highestAddress, pageBytes, partPages } from "./format.js";
 import type { Manifest } from "./manifest.js";
-import { ownProblem } from "./own.js";
 
 const mostMessage = 240;
 
@@ -98,8 +97,6 @@ export function checkReferences(m: Manifest): void {
   const names = new Set(m.parts.map((p) => p.name));
   if (names.size !== m.parts.length) bad("a part occurs twice");
   for (const name of ["pages.sum", ...m.carried.map((c) => c.name)]) names.has(name) || bad(`part ${name} is missing`);
-  const problem = ownProblem(m.own, names);
-  if (problem !== undefined) bad(problem);
   checkCarriedFiles(m);
   const sums = m.parts.find((p) => p.name === "pages.sum");
   if (sums?.sizeBytes !== 8 * m.pagesInPart.reduce((sum, n) => sum + n, 0)) bad("pages.sum has the wrong size");

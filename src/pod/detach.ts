@@ -15,11 +15,11 @@ import {
   type WithFiles,
   writtenSoFar,
 } from "../files/collect.js";
+import { captureOwn } from "../files/own.js";
 import { formatName, formatVersion } from "../image/format.js";
 import { describeHost } from "../image/host.js";
 import { Image, imagePath } from "../image/image.js";
 import { isLiving, type Manifest, type ProcessRecord } from "../image/manifest.js";
-import { captureOwn } from "../image/own.js";
 import { ImpossibleTree, planTree, type TreeProcess } from "../image/tree.js";
 import { ImageWriter } from "../image/writer.js";
 import type { Written } from "../journal/written.js";

@@ -7,12 +7,12 @@ import { ControlConnection } from "../control/connection.js";
 import { FrameType, type StdioKind, uint32s } from "../control/protocol.js";
 import { toVirtError, VirtError } from "../errors.js";
 import { saveEarlierWritten } from "../files/collect.js";
+import { restoreOwn } from "../files/own.js";
 import { placeInPod } from "../files/place.js";
 import { type Placement, planPlacement } from "../files/placement.js";
 import { checkImage } from "../image/check.js";
 import { checkParts, type Image, openImage } from "../image/image.js";
 import type { Manifest } from "../image/manifest.js";
-import { restoreOwn } from "../image/own.js";
 import { ImpossibleTree, planTree, type TreePlan } from "../image/tree.js";
 import { type Data, initProgram, type NativeLaunchOptions, native } from "../native.js";
 import { checkAddressRemap, relocate, toHost } from "../remap/address.js";
@@ -289,7 +289,7 @@ export async function reattach(nameOrImage: string | Image, options: ReattachOpt
     made = await claimName(record, named);
     const log = join(image.path, "log");
     if (existsSync(log)) copyFileSync(log, join(directory, "log"));
-    restoreOwn(manifest, image.path, directory);
+    await restoreOwn(manifest, image.path, directory);
     if (manifest.written) saveEarlierWritten(id, manifest.written);
     if (placement.overlays.length + placement.bound.length > 0)
       options.onProgress?.({ phase: "files", doneBytes: 0, totalBytes: image.carried.bytes });

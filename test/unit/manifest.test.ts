@@ -38,11 +38,19 @@ function isolated(m: Manifest): NonNullable<Manifest["pod"]["isolate"]> {
 }
 
 function own(m: Manifest): NonNullable<Manifest["own"]> {
-  m.own = [{ place: "/tmp", entries: [{ ...ownEntry, path: "d" }] }];
+  m.own = [{ place: "/tmp", entries: [{ ...ownEntry, path: "/d" }] }];
   return m.own;
 }
 
-const ownEntry = { kind: "directory" as const, path: "x", mode: 0o755, uid: 0, gid: 0, mtimeNs: "1" };
+const ownEntry = { type: "directory" as const, path: "/x", mode: 0o755, uid: 0, gid: 0, mtimeNs: "1" };
+
+const ownFile = {
+  ...ownEntry,
+  type: "file" as const,
+  name: `files/${"9".repeat(64)}`,
+  sizeBytes: 8,
+  why: "written" as const,
+};
 
 t.test("one with rules, and one without what is new, are read", async (t) => {
   const manifest = goodManifest();
@@ -141,20 +149,21 @@ const mistakes: Record<string, [(m: Manifest) => void, RegExp]> = {
   ],
   "a machine id that is none": [(m) => Object.assign(m.pod, { machineId: "../x" }), /machineId/],
   "an own directory elsewhere": [(m) => own(m).push({ place: "/etc", entries: [] }), /\/etc/],
-  "an own file that leads up": [(m) => own(m)[0]?.entries.push({ ...ownEntry, path: "../x" }), /out of place/],
+  "an own file that leads up": [(m) => own(m)[0]?.entries.push({ ...ownEntry, path: "/../x" }), /plain path/],
   "an own file below a link": [
     (m) =>
-      own(m)[0]?.entries.push({ ...ownEntry, kind: "link", path: "l", target: "/etc" }, { ...ownEntry, path: "l/x" }),
-    /out of place/,
+      own(m)[0]?.entries.push(
+        { ...ownEntry, type: "symlink", path: "/l", target: "/etc" },
+        { ...ownEntry, path: "/l/x" },
+      ),
+    /lies in .l, which is no directory/,
   ],
-  "an own file without content": [
-    (m) => own(m)[0]?.entries.push({ ...ownEntry, kind: "file", path: "f", name: `files/${"9".repeat(64)}` }),
-    /missing/,
-  ],
+  "an own file without content": [(m) => own(m)[0]?.entries.push({ ...ownFile, path: "/f" }), /missing/],
   "another name of nothing": [
-    (m) => own(m)[0]?.entries.push({ ...ownEntry, kind: "same", path: "s", target: "/etc/passwd" }),
-    /same as nothing/,
+    (m) => own(m)[0]?.entries.push({ ...ownFile, name: m.parts[1]?.name ?? "", path: "/f", linkTo: "/etc/passwd" }),
+    /no such file/,
   ],
+  "an own file that is not there": [(m) => own(m)[0]?.entries.push({ type: "absent", path: "/f" }), /nobody has/],
   "a port that is none": [
     (m) => Object.assign(m.handles[5] as object, { local: { address: "", port: 65536 } }),
     /handles\.5/,
