@@ -28,7 +28,13 @@ function directory(): string {
 
 /** Runs a line of shell to its end under rules; gives what it said, its exit code and its effects. */
 async function run(script: string, rules: Rule[], options: LaunchOptions = {}) {
-  const pod = await launch("/bin/sh", ["-c", script], { env, stdio: "log", record: "default", rules, ...options });
+  const pod = await launch("/bin/sh", ["-c", `exec 2>&1; ${script}`], {
+    env,
+    stdio: "log",
+    record: "default",
+    rules,
+    ...options,
+  });
   const exit = await pod.ended();
   const effects = [...pod.effects()];
   const out = pod.logs().toString();
