@@ -283,6 +283,7 @@ while True:
       { code: "ERR_REMAP", pid: 2, fd: 0, message: /epoll/ },
       /an epoll watches it/,
     ],
+    [{ fd: { "2/0": "/dev/null" } }, { code: "ERR_REMAP", pid: 2, fd: 0, message: /epoll/ }, /an epoll watches it/],
     [{ fd: { "2/1": 12345 } }, { code: "ERR_SYSCALL", errnoName: "EBADF" }, /no descriptor 12345/],
   ];
   for (const [remap, error, message] of later) {
@@ -299,6 +300,13 @@ while True:
     pid: 2,
     fd: 1,
   });
+  const silent = join(cwd, "silent");
+  execFileSync(needs("python3"), ["-c", "import socket, sys; socket.socket(socket.AF_UNIX).bind(sys.argv[1])", silent]);
+  await t.rejects(pod.remap({ fd: { "2/1": silent } }), {
+    code: "ERR_SYSCALL",
+    errnoName: "ECONNREFUSED",
+    path: silent,
+  });
   await t.rejects(reattach(image, { remap: { fd: { "2/1": "tcp:127.0.0.1:1" } } }), {
     code: "ERR_SYSCALL",
     errnoName: "ECONNREFUSED",
@@ -310,6 +318,59 @@ while True:
   await pod.destroy();
   pod.remove();
   image.remove();
+});
+
+t.test("an epoll that two processes share", async (t) => {
+  const cwd = place();
+  execFileSync("mkfifo", [join(cwd, "fifo")]);
+  const writer = openSync(join(cwd, "fifo"), "r+");
+  const program = `
+import os, select, time
+e = select.epoll()
+e.register(0, select.EPOLLIN)
+other = os.dup(e.fileno())
+child = os.fork() == 0
+print("ready", flush=True)
+while child: time.sleep(1)
+while True:
+    for fd, events in e.poll(): print(fd, events, os.read(fd, 100), flush=True)
+`;
+  const launched = await launch(needs("python3"), ["-c", program], { cwd });
+  launched.disconnect();
+  const pod = await connect(launched.id);
+  await until("both", () => pod.logs().toString().split("ready").length === 3);
+  await pod.remap({ fd: { "*/0": join(cwd, "fifo") } });
+  writeSync(writer, "hello");
+  await logged(pod, "0 1 b'hello'");
+  closeSync(writer);
+  t.equal((await pod.inspect()).processes?.length, 2);
+  await pod.destroy();
+  pod.remove();
+});
+
+t.test("a process with a filter of its own is let alone", async (t) => {
+  const program = `
+import ctypes, time
+class Filter(ctypes.Structure): _fields_ = [("code", ctypes.c_ushort), ("jt", ctypes.c_ubyte), ("jf", ctypes.c_ubyte), ("k", ctypes.c_uint)]
+class Program(ctypes.Structure): _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.POINTER(Filter))]
+# Whoever maps memory is killed.
+filters = (Filter * 4)(Filter(0x20, 0, 0, 0), Filter(0x15, 0, 1, 9), Filter(0x06, 0, 0, 0x80000000), Filter(0x06, 0, 0, 0x7fff0000))
+c = ctypes.CDLL(None)
+print("ready", flush=True)
+c.prctl(38, 1, 0, 0, 0)
+c.prctl(22, 2, ctypes.byref(Program(4, filters)))
+while True: c.usleep(10000)
+`;
+  const pod = await launch(needs("python3"), ["-c", program], { stdio: "log" });
+  await logged(pod, "ready");
+  const filters = async () =>
+    /Seccomp_filters:\s+[2-9]/.test(read(`/proc/${(await pod.inspect()).processes?.[0]?.hostPid}/status`));
+  await until("its filter", filters);
+  await t.rejects(pod.remap({ fd: { "2/1": "/dev/null" } }), { code: "ERR_NOT_PERMITTED", pid: 2 });
+  t.ok(pod.running);
+  t.equal((await pod.inspect()).processes?.length, 1);
+  await pod.destroy();
+  pod.remove();
 });
 
 t.test("what a descriptor was need not be here any more", async (t) => {
@@ -395,6 +456,12 @@ t.test("directories, ports and addresses of a running pod", async (t) => {
   await t.rejects(pod.remap({ addr: { "10.0.0.1": "::1" } }), { code: "ERR_REMAP" });
   await pod.destroy();
   pod.remove();
+  const mine = await launch("sleep", ["60"], { cover: ["bind", "connect", "sendto"] });
+  t.match(await virtRun(["remap", mine.id, "port:8080=18080"]), { code: 0 });
+  await mine.setRules([{ on: "unlink", path: "/none", deny: "EACCES" }]);
+  t.match(await mine.inspect(), { ports: { 8080: 18080 } }, "what another process changed is not undone");
+  await mine.destroy();
+  mine.remove();
   const bare = await launch("sleep", ["60"], { record: "none" });
   await t.rejects(bare.remap({ port: { 8080: 18080 } }), { code: "ERR_NOT_COVERED" });
   await bare.destroy();

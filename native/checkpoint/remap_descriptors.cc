@@ -2,18 +2,21 @@
 // before the first is put in place.
 #include <fcntl.h>
 #include <sys/epoll.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <map>
+#include <set>
+#include <tuple>
+#include <vector>
 
 #include "base/error.h"
 #include "base/scope_exit.h"
 #include "checkpoint/capture.h"
 #include "checkpoint/foothold.h"
 #include "checkpoint/process_inside.h"
+#include "checkpoint/process_state.h"
 #include "resources/kinds.h"
 #include "resources/rebuild_context.h"
 #include "sys/file.h"
@@ -28,9 +31,6 @@ struct Changed {
 };
 
 Changed enter(FrozenProcess& p) {
-  if (!p.readable())
-    throw OsError("ERR_NOT_PERMITTED", "ptrace", EPERM, "a process that cannot be looked into")
-        .in_process(p.pid);
   const std::vector<Vma> vmas = parse_smaps(read_file(p.dir() + "/smaps", size_t{256} << 20));
   if (const Vma* vdso = find_vdso(vmas)) step_out_of_vdso(p, *vdso);
   Changed c;
@@ -42,34 +42,41 @@ Changed enter(FrozenProcess& p) {
   return c;
 }
 
-// epoll_ctl(2): EPERM. Found before anything is changed.
+// epoll_ctl(2) takes no regular file, and no such device as null. Found before anything is changed.
 void check_pollable(int fd) {
-  struct stat st {};
-  check(fstat(fd, &st), "fstat", "examining what takes a descriptor's place");
-  if (S_ISREG(st.st_mode) || S_ISDIR(st.st_mode))
-    throw OsError("ERR_REMAP", "epoll_ctl", EPERM,
-                  "an epoll watches the descriptor, which takes no regular file");
+  const UniqueFd epoll(
+      check(epoll_create1(EPOLL_CLOEXEC), "epoll_create1", "trying what takes a descriptor's place"));
+  epoll_event event{};
+  if (epoll_ctl(epoll.get(), EPOLL_CTL_ADD, fd, &event) != 0)
+    throw OsError("ERR_REMAP", "epoll_ctl", errno, "an epoll watches the descriptor, and takes no such file");
 }
 
+// Epoll items that were given what is there now: an epoll may be known to several processes, and by several numbers.
+using Watched = std::set<std::tuple<int64_t, int64_t, int64_t>>;  // epoll, number, change
+
 // What an epoll watched under this number is watched no more, and what is there now is, for the same.
-void put_in_place(RebuildContext& c, int made, const Value& use) {
+void put_in_place(RebuildContext& c, int made, const Value& use, int64_t change, Watched* done) {
   const auto fd = static_cast<int>(use.at("fd").as_int(0, INT32_MAX));
-  const auto& watched = use.at("watched").as_list();
+  std::vector<const Value*> watched;
+  for (const Value& w : use.at("watched").as_list()) {
+    if (done->emplace(w.at("handle").as_int(), fd, change).second) watched.push_back(&w);
+  }
   Batch b = c.batch();
-  for (const Value& w : watched)
-    b.call(SYS_epoll_ctl, w.at("epoll").as_int(0, INT32_MAX), EPOLL_CTL_DEL, fd, 0);
+  for (const Value* w : watched)
+    b.call(SYS_epoll_ctl, w->at("epoll").as_int(0, INT32_MAX), EPOLL_CTL_DEL, fd, 0);
   const size_t placed = b.call(SYS_dup3, made, fd, use.get_bool("closeOnExec", false) ? O_CLOEXEC : 0);
   b.call(SYS_close, made);
-  size_t added = 0;
-  for (const Value& w : watched) {
+  std::vector<size_t> added;
+  for (const Value* w : watched) {
     epoll_event event{};
-    event.events = static_cast<uint32_t>(w.at("events").as_int(0, UINT32_MAX));
-    event.data.u64 = w.at("data").as_hex();
-    added = b.call(SYS_epoll_ctl, w.at("epoll").as_int(), EPOLL_CTL_ADD, fd, b.in(&event, sizeof event));
+    event.events = static_cast<uint32_t>(w->at("events").as_int(0, UINT32_MAX));
+    event.data.u64 = w->at("data").as_hex();
+    added.push_back(
+        b.call(SYS_epoll_ctl, w->at("epoll").as_int(), EPOLL_CTL_ADD, fd, b.in(&event, sizeof event)));
   }
   c.run(b);
   b.must(placed, "dup3", "putting a descriptor in place");
-  if (!watched.empty()) b.must(added, "epoll_ctl", "letting an epoll watch a new descriptor");
+  for (const size_t one : added) b.must(one, "epoll_ctl", "letting an epoll watch a new descriptor");
 }
 
 }  // namespace
@@ -79,6 +86,7 @@ void Capture::remap_descriptors(const Value& changes) {
     RebuildContext* context;
     int fd;
     const Value* use;
+    int64_t change;
   };
   std::map<int64_t, Changed> processes;  // by pid
   std::vector<Made> made;
@@ -99,7 +107,22 @@ void Capture::remap_descriptors(const Value& changes) {
     if (p == pod_.processes.end()) throw OsError("ERR_PROCESS_GONE", "ptrace", ESRCH, "a process has ended");
     return *processes.emplace(pid, enter(*p)).first->second.context;
   };
+  // A filter of its own might kill a process for a call that we let it make: told before the first is entered.
+  for (const FrozenProcess& p : pod_.processes) {
+    const auto concerns = [&p](const Value& use) { return use.at("pid").as_int() == p.pid; };
+    for (const Value& change : changes.as_list()) {
+      const auto& uses = change.at("uses").as_list();
+      if (std::none_of(uses.begin(), uses.end(), concerns)) continue;
+      const auto status = try_read_status(p.dir());
+      if (!p.readable() || !status || has_own_filter(*status))
+        throw OsError("ERR_NOT_PERMITTED", "ptrace", EPERM,
+                      "a process that has shut itself off (seccomp(2), prctl(2))")
+            .in_process(p.pid);
+    }
+  }
+  int64_t number = 0;
   for (const Value& change : changes.as_list()) {
+    ++number;
     UniqueFd fd;  // the description, once it is made
     const Value& give = change.at("give");
     if (const Value* handle = give.find("handle"))
@@ -109,7 +132,7 @@ void Capture::remap_descriptors(const Value& changes) {
       const int64_t pid = use.at("pid").as_int();
       RebuildContext& c = process(pid);
       try {
-        made.push_back({&c, fd ? c.push(fd.get()) : kGiven.rebuild(give, c), &use});
+        made.push_back({&c, fd ? c.push(fd.get()) : kGiven.rebuild(give, c), &use, number});
         if (!use.at("watched").as_list().empty()) check_pollable(c.take(made.back().fd).get());
       } catch (OsError& e) {
         e.in_process(static_cast<int>(pid)).on_fd(static_cast<int>(use.at("fd").as_int()));
@@ -118,10 +141,11 @@ void Capture::remap_descriptors(const Value& changes) {
       if (!fd) fd = c.take(made.back().fd);
     }
   }
+  Watched done;
   while (!made.empty()) {
     const Made m = made.back();
     made.pop_back();
-    put_in_place(*m.context, m.fd, *m.use);
+    put_in_place(*m.context, m.fd, *m.use, m.change, &done);
   }
   for (auto& [pid, changed] : processes) changed.foothold->remove();
 }

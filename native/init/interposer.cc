@@ -132,12 +132,16 @@ int Interposer::start(Setup setup) {
 int Interposer::catch_up() {
   if (!runs_) return 0;
   constexpr int kPatienceMs = 5000;
-  eventfd_t stale;
-  eventfd_read(caught_up_.get(), &stale);  // of a time when we did not wait for it
+  const uint64_t request = ++requests_;
   eventfd_write(asked_.get(), 1);
-  pollfd p{caught_up_.get(), POLLIN, 0};
-  if (poll(&p, 1, kPatienceMs) <= 0) return ETIMEDOUT;
-  eventfd_read(caught_up_.get(), &stale);
+  const int64_t end = monotonic_ns() + int64_t{kPatienceMs} * 1'000'000;
+  while (done_ < request) {
+    pollfd p{caught_up_.get(), POLLIN, 0};
+    const int64_t left_ms = (end - monotonic_ns()) / 1'000'000;
+    if (left_ms <= 0) return ETIMEDOUT;
+    eventfd_t count;
+    if (poll(&p, 1, static_cast<int>(left_ms)) > 0) eventfd_read(caught_up_.get(), &count);
+  }
   return full_ ? ENOSPC : 0;
 }
 
@@ -274,9 +278,8 @@ void Interposer::answer_one(const Question& question) {
 void Interposer::apply(const Rule* rule, Call call) {
   switch (rule == nullptr ? Verdict::pass : rule->verdict) {
     case Verdict::deny:
+      if (setup_.recording != Recording::kNone) recorder_->write_answered(call, rule->error, {});
       (void)listener_->answer(call.question, 0, rule->error);
-      if (setup_.recording == Recording::kNone) return;
-      recorder_->write_answered(call, rule->error, {});
       if (idle_) stir();
       return;
     case Verdict::redirect: {
@@ -358,11 +361,13 @@ void Interposer::work(Work& w) {
         ((opens ? w.ask.call.flags : type) & O_CLOEXEC) != 0;  // SOCK_CLOEXEC is the same
     if (!w.fd)
       (void)listener_->answer(question, 0, EBADF);
-    else
-      (void)listener_->inject(question, w.fd.get(), close_on_exec);
+    else if (!listener_->inject(question, w.fd.get(), close_on_exec))
+      (void)listener_->answer(question, 0, errno);  // its table is full; who has gone gets no answer
     return;
   }
   if (w.ask.rule.verdict != Verdict::redirect) {
+    // It is made now, whenever it was asked about.
+    const Recorder::Answering answering(*recorder_, &w.ask.call);
     apply(&w.ask.rule, std::move(w.ask.call));
     return;
   }
@@ -400,13 +405,16 @@ void Interposer::keep_up() {
     idle_ = false;
     eventfd_t count;
     const bool stirred = (p[1].revents & POLLIN) != 0 && eventfd_read(stir_.get(), &count) == 0;
-    const bool asked = (p[0].revents & POLLIN) != 0;
+    const bool asked = (p[0].revents & POLLIN) != 0 && eventfd_read(asked_.get(), &count) == 0;
+    const uint64_t request = requests_;
     full_ = !recorder_->catch_up(asked);
     const uint64_t now_done = recorder_->written();
     if (stirred || std::exchange(done, now_done) != now_done) pause_ms = 1;
     for (Ask& ask : asks_.take_due(monotonic_ns())) apply_aside(std::move(ask));
     start_what_is_aside();
-    if (asked && eventfd_read(asked_.get(), &count) == 0) eventfd_write(caught_up_.get(), 1);
+    if (!asked) continue;
+    done_ = request;
+    eventfd_write(caught_up_.get(), 1);
   }
 }
 

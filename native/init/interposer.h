@@ -86,8 +86,9 @@ class Interposer {
   bool runs_ = false, real_root_ = false;
   std::atomic<bool> paused_ = false, hooked_ = false, idle_ = true, full_ = false;
   std::atomic<int> working_ = 0;
-  UniqueFd handover_;                         // the listener's number comes through here
-  UniqueFd asked_, caught_up_, news_, stir_;  // eventfd(2)
+  std::atomic<uint64_t> requests_ = 0, done_ = 0;  // to catch up
+  UniqueFd handover_;                              // the listener's number comes through here
+  UniqueFd asked_, caught_up_, news_, stir_;       // eventfd(2)
   std::unique_ptr<Listener> listener_;
   std::unique_ptr<CallReader> reader_;
   std::unique_ptr<Journal> journal_;

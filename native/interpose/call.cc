@@ -13,7 +13,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
-#include <utility>
 
 #include "interpose/address.h"
 #include "interpose/caller.h"
@@ -67,43 +66,33 @@ std::shared_ptr<const Caller> CallReader::look_at_caller(pid_t tid) {
 
 std::shared_ptr<const Caller> CallReader::caller_of(pid_t tid) {
   std::unique_lock lock(mutex_);
+  if (const auto known = callers_.find(tid); known != callers_.end() && !known->second.executes)
+    return known->second.caller;
   const uint64_t changes = changes_;
-  std::shared_ptr<const Caller> caller;
-  if (const auto known = callers_.find(tid); known != callers_.end()) {
-    if (!std::exchange(known->second.executes, false)) return known->second.caller;
-    caller = known->second.caller;
-  }
   lock.unlock();
-  if (caller == nullptr) {
-    caller = look_at_caller(tid);
-  } else if (std::string program = read_link_of(proc_file(tid, "exe")); program != caller->program) {
-    auto now = std::make_shared<Caller>(*caller);
-    now->program = std::move(program);
-    caller = std::move(now);
-  }
+  auto caller = look_at_caller(tid);
   lock.lock();
-  if (changes != changes_) return caller;  // perhaps of this one: the next time, then
+  if (changes != changes_) return caller;  // it may be another already: not to be remembered
   if (callers_.size() >= kMostCallers) {
     callers_.clear();
     threads_.clear();
   }
-  if (callers_.insert_or_assign(tid, Known{caller}).second) threads_[caller->pid].push_back(tid);
+  callers_[tid] = Known{caller};
+  auto& threads = threads_[caller->pid];
+  if (std::find(threads.begin(), threads.end(), tid) == threads.end()) threads.push_back(tid);
   return caller;
 }
 
 // Whoever shares the process is another program soon, or has another root.
-void CallReader::expect_change(pid_t pid, CallKind kind) {
+void CallReader::expect_change(pid_t pid) {
   const std::lock_guard lock(mutex_);
   ++changes_;
   const auto threads = threads_.find(pid);
   if (threads == threads_.end()) return;
   for (const pid_t tid : threads->second) {
-    if (kind == CallKind::execute)
-      callers_[tid].executes = true;
-    else
-      callers_.erase(tid);
+    const auto known = callers_.find(tid);
+    if (known != callers_.end()) known->second.executes = true;
   }
-  if (kind != CallKind::execute) threads_.erase(threads);
 }
 
 bool CallReader::read_file(Call* call) {
@@ -174,8 +163,7 @@ bool CallReader::read(const Question& question, const InterposedCall& entry, Cal
   call->question = question;
   call->realtime_ns = realtime_ns();
   call->who = caller_of(question.tid);
-  if (entry.kind == CallKind::execute || entry.kind == CallKind::root)
-    expect_change(call->who->pid, entry.kind);
+  if (entry.kind == CallKind::execute || entry.kind == CallKind::root) expect_change(call->who->pid);
   switch (entry.kind) {
     case CallKind::root:
       return false;

@@ -54,12 +54,12 @@ class CallReader {
  private:
   struct Known {
     std::shared_ptr<const Caller> caller;
-    bool executes = false;  // it may be another program by now
+    bool executes = false;  // it may be another program by now, or have another root
   };
 
   std::shared_ptr<const Caller> caller_of(pid_t tid);
   std::shared_ptr<const Caller> look_at_caller(pid_t tid);
-  void expect_change(pid_t pid, CallKind kind);
+  void expect_change(pid_t pid);
   bool read_file(Call* call);
   bool read_socket(Call* call);
 

@@ -39,6 +39,8 @@ class Journal {
   // can says how many were lost.
   bool flush(uint64_t until);
   [[nodiscard]] bool waits();
+  // Whether nothing was lost since the last line that could be written. The thread that flushes.
+  [[nodiscard]] bool is_whole() const { return lost_ == 0; }
 
  private:
   struct Line {

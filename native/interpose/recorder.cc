@@ -68,8 +68,8 @@ uint64_t Recorder::begin(Call* begun) {
   Lock lock(mutex_);
   begun->order = ++newest_;
   answering_.insert(begun->order);
-  if (watched_.empty()) return begun->order;
   const Call& call = *begun;
+  if (watched_.empty() && !has_kept()) return call.order;
   if (const auto former = last_of_thread_.find(call.question.tid); former != last_of_thread_.end()) {
     const auto watched = former->second;
     watched->over = true;
@@ -79,10 +79,7 @@ uint64_t Recorder::begin(Call* begun) {
     lock.unlock();
     const bool moves = S_ISDIR(look_at(call.path, false).mode);  // paths change below it
     lock.lock();
-    if (moves) {
-      settle_all(lock);
-      write_kept(lock);
-    }
+    if (moves) settle_before_move(lock, call.order);
   }
   if (!call.path.empty()) settle_named(lock, last_part(call.path), call);
   if (!call.path2.empty()) settle_named(lock, last_part(call.path2), call);
@@ -137,6 +134,43 @@ Recorder::List::iterator Recorder::first_free() {
   return std::find_if(watched_.begin(), watched_.end(), [](const Watched& w) { return !w.looked_at; });
 }
 
+// Once at each that was asked about until then, waiting for who looks at it now. False if some stay, not knowing how they end.
+bool Recorder::settle_each(Lock& lock, uint64_t until, bool sockets,
+                           const std::function<bool(Lock&, List::iterator)>& is_last) {
+  bool all = true;
+  const uint64_t round = ++rounds_;
+  for (;;) {
+    const auto wanted = [&](const Watched& w) {
+      return w.round != round && w.call.order <= until && (sockets || !w.call.socket);
+    };
+    auto w = std::find_if(watched_.begin(), watched_.end(),
+                          [&](const Watched& x) { return wanted(x) && !x.looked_at; });
+    if (w == watched_.end()) {
+      if (std::none_of(watched_.begin(), watched_.end(), wanted)) return all;
+      looked_.wait(lock);
+      continue;
+    }
+    w->round = round;
+    if (settle(lock, w, is_last(lock, w))) continue;
+    all = false;
+    watched_.splice(watched_.end(), watched_, w);  // to the end of the line
+  }
+}
+
+// Paths are about to mean others: what was let pass before is looked at while its own still leads to it. A thread that has not
+// come to its call yet is given a moment.
+void Recorder::settle_before_move(Lock& lock, uint64_t order) {
+  constexpr int kMoments = 20;
+  const auto is_over = [](Lock&, List::iterator w) { return w->over; };
+  for (int n = 0; n < kMoments && !settle_each(lock, order, false, is_over); ++n) {
+    lock.unlock();
+    const timespec moment{0, 100'000};
+    nanosleep(&moment, nullptr);
+    lock.lock();
+  }
+  write_kept(lock);
+}
+
 void Recorder::settle_named(Lock& lock, const std::string& name, const Call& next) {
   for (;;) {
     const auto [from, to] = by_name_.equal_range(name);
@@ -152,17 +186,6 @@ void Recorder::settle_named(Lock& lock, const std::string& name, const Call& nex
     }
     watched->looked_for = next.question.id;
     settle(lock, watched, watched->over || watched->call.question.tid == next.question.tid);
-  }
-}
-
-void Recorder::settle_all(Lock& lock) {
-  while (!watched_.empty()) {
-    const auto first = first_free();
-    if (first == watched_.end()) {
-      looked_.wait(lock);
-    } else {
-      settle(lock, first, true);
-    }
   }
 }
 
@@ -203,38 +226,32 @@ void Recorder::forget(List::iterator watched, bool keep) {
     watched_.erase(watched);
 }
 
+// All of them: those too that another thread is writing.
 void Recorder::write_kept(Lock& lock) {
   List kept;
   kept.swap(kept_);
+  ++writing_;
   lock.unlock();
   for (const Watched& w : kept) write_done(w);
   kept.clear();
   lock.lock();
+  --writing_;
+  looked_.notify_all();
+  looked_.wait(lock, [this] { return writing_ == 0; });
 }
 
 bool Recorder::catch_up(bool all) {
   const int64_t now = monotonic_ns();
   Lock lock(mutex_);
   // What is asked from here on waits for its turn: something before it may not be known yet.
-  const uint64_t known = answering_.empty() ? newest_ : *answering_.begin() - 1;
-  const uint64_t until = all ? UINT64_MAX : known;
-  for (size_t left = watched_.size(); left > 0; --left) {
-    const auto w = first_free();
-    if (w == watched_.end()) break;
-    bool over = all || w->over;
-    if (!over && now - w->since_ns > kPatienceNs) {
-      w->looked_at = true;
-      lock.unlock();
-      over = is_over(*w, now);
-      lock.lock();
-    }
-    // What stays goes to the end of the line.
-    if (!settle(lock, w, over)) watched_.splice(watched_.end(), watched_, w);
-  }
-  // What somebody looks at just now may be known in a moment, and comes before others that are known already.
-  looked_.wait(lock, [&] {
-    return std::none_of(watched_.begin(), watched_.end(),
-                        [until](const Watched& w) { return w.looked_at && w.call.order <= until; });
+  const uint64_t until = answering_.empty() || all ? newest_ : *answering_.begin() - 1;
+  settle_each(lock, until, true, [&](Lock& held, List::iterator w) {
+    if (all || w->over || now - w->since_ns <= kPatienceNs) return all || w->over;
+    w->looked_at = true;
+    held.unlock();
+    const bool over = is_over(*w, now);
+    held.lock();
+    return over;
   });
   write_kept(lock);
   lock.unlock();
@@ -245,15 +262,17 @@ bool Recorder::catch_up(bool all) {
 bool Recorder::flush(uint64_t until, bool now) {
   constexpr int64_t kPauseNs = 50'000'000;
   const int64_t time = monotonic_ns();
-  if (!now && time - flushed_ns_ < kPauseNs) return true;
+  if (!now && time - flushed_ns_ < kPauseNs) return journal_.is_whole();
   flushed_ns_ = time;
-  return journal_.flush(until);
+  return journal_.flush(now ? UINT64_MAX : until);
 }
 
 bool Recorder::behind() {
-  if (journal_.waits()) return true;
-  const std::lock_guard lock(mutex_);
-  return !watched_.empty() || !kept_.empty();
+  {
+    const std::lock_guard lock(mutex_);
+    if (!watched_.empty() || has_kept()) return true;
+  }
+  return journal_.waits();  // after it: what is not watched any more is there
 }
 
 void Recorder::write_answered(const Call& call, int error, const std::string& asked, bool created) {

@@ -8,6 +8,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <functional>
 #include <list>
 #include <mutex>
 #include <set>
@@ -43,6 +44,7 @@ struct Watched {
   int64_t since_ns = 0;     // CLOCK_MONOTONIC
   bool over = false;        // its thread has come to another call
   bool looked_at = false;   // by some thread, just now
+  uint64_t round = 0;       // of settle_each(), in which it was looked at last
   uint64_t looked_for = 0;  // the question before whose answer it was looked at last
 };
 
@@ -91,7 +93,10 @@ class Recorder {
   bool settle(Lock& lock, List::iterator watched, bool last);
   void write_done(const Watched& watched);
   void settle_named(Lock& lock, const std::string& name, const Call& before);
-  void settle_all(Lock& lock);
+  bool settle_each(Lock& lock, uint64_t until, bool sockets,
+                   const std::function<bool(Lock&, List::iterator)>& is_last);
+  void settle_before_move(Lock& lock, uint64_t order);
+  [[nodiscard]] bool has_kept() const { return !kept_.empty() || writing_ > 0; }
   void forget(List::iterator watched, bool keep = false);
   void write_kept(Lock& lock);
   bool flush(uint64_t until, bool now);
@@ -109,6 +114,8 @@ class Recorder {
   std::set<uint64_t> answering_;    // of those between begin() and end()
   List watched_;
   List kept_;  // that had their effect, and are not written down yet: their callers do not wait for that
+  int writing_ = 0;  // how many threads are writing some down
+  uint64_t rounds_ = 0;
   int64_t flushed_ns_ = 0;                                        // of the thread that catches up
   std::unordered_multimap<std::string, List::iterator> by_name_;  // last parts of their paths
   std::unordered_map<pid_t, List::iterator> last_of_thread_;

@@ -210,12 +210,13 @@ int become(pid_t tid) {
 void substitute(const Listener& listener, Call call, const Rule& rule, SocketNames& names,
                 Recorder& recorder) {
   if (!listener.waits(call.question)) return;
-  // Written down before the caller goes on, and so before what it does next.
   const auto record = [&](int error, const std::string& asked, bool created = false) {
     if (recorder.wants(call.kind))
       recorder.write_answered(call, error == EINPROGRESS ? 0 : error, asked, created);
   };
   const auto finish = [&](int64_t value, int error, const std::string& asked) {
+    // It was made just now, whenever it was asked about; and is written down before the caller goes on.
+    const Recorder::Answering made(recorder, &call);
     record(error, asked);
     (void)listener.answer(call.question, value, error);
   };
@@ -228,8 +229,11 @@ void substitute(const Listener& listener, Call call, const Rule& rule, SocketNam
       const int error = fd ? 0 : errno;
       call.path = path;
       if (error != 0) return finish(0, error, asked);
-      record(0, asked, creates);
-      (void)listener.inject(call.question, fd.get(), (call.flags & O_CLOEXEC) != 0);
+      const Recorder::Answering made(recorder, &call);
+      const bool given = listener.inject(call.question, fd.get(), (call.flags & O_CLOEXEC) != 0);
+      const int refused = given ? 0 : errno;
+      record(refused, asked, creates);
+      if (!given) (void)listener.answer(call.question, 0, refused);  // its table is full
       return;
     }
     if (call.entry->path < 0) {

@@ -12,6 +12,8 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <exception>
+#include <utility>
 
 #include "base/error.h"
 #include "resources/kinds.h"
@@ -20,9 +22,30 @@
 namespace virt {
 namespace {
 
-constexpr int kConnectMs = 10'000;
+constexpr int kConnectMs = 3000;  // the pod stands still meanwhile
 // Of the flags that the descriptor had: those that mean the same with anything.
 constexpr int kKept = O_ACCMODE | O_APPEND | O_NONBLOCK | O_DSYNC | O_SYNC;
+
+// A descriptor that was made in the pod, closed again unless it is kept.
+class Made {
+ public:
+  Made(RebuildContext& c, int fd) : context_(c), fd_(fd) {}
+  Made(const Made&) = delete;
+  Made& operator=(const Made&) = delete;
+  ~Made() {
+    try {
+      if (fd_ >= 0) context_.close(fd_);
+    } catch (const std::exception&) {
+      // The process has died.
+    }
+  }
+  [[nodiscard]] int fd() const { return fd_; }
+  int keep() { return std::exchange(fd_, -1); }
+
+ private:
+  RebuildContext& context_;
+  int fd_;
+};
 
 int make_socket(RebuildContext& c, int family, int type) {
   Batch b = c.batch();
@@ -75,13 +98,12 @@ int connected_unix(int place, const std::string& path, RebuildContext& c) {
   std::copy(way.begin(), way.end(), address.sun_path);
   int error = EPROTOTYPE;
   for (const int type : {SOCK_STREAM, SOCK_SEQPACKET, SOCK_DGRAM}) {
-    const int fd = make_socket(c, AF_UNIX, type);
+    Made made(c, make_socket(c, AF_UNIX, type));
     Batch b = c.batch();
-    const size_t done = b.call(SYS_connect, fd, b.in(&address, sizeof address), sizeof address);
+    const size_t done = b.call(SYS_connect, made.fd(), b.in(&address, sizeof address), sizeof address);
     c.run(b);
     error = static_cast<int>(-b.result(done));
-    if (error == 0) return fd;
-    c.close(fd);
+    if (error == 0) return made.keep();
     if (error != EPROTOTYPE) break;  // it is of another type
   }
   throw OsError("connect", error, "connecting a descriptor").at_path(path);
@@ -92,25 +114,22 @@ int opened(const Value& record, RebuildContext& c) {
   const int flags = static_cast<int>(record.at("flags").as_int()) & kKept;
   const bool writes = (flags & O_ACCMODE) != O_RDONLY;
   struct stat st {};
-  int place = -1;
-  try {
-    place = c.open_in_pod(path, O_PATH);
-  } catch (const OsError& e) {
-    if (e.error() != ENOENT || !writes) throw;
-  }
-  if (place >= 0) {
-    check(fstat(c.take(place).get(), &st), "fstat", "examining what takes a descriptor's place");
-    if (S_ISSOCK(st.st_mode)) {
-      const int fd = connected_unix(place, path, c);
-      c.close(place);
-      return fd;
+  Made place(c, [&] {
+    try {
+      return c.open_in_pod(path, O_PATH);
+    } catch (const OsError& e) {
+      if (e.error() != ENOENT || !writes) throw;
+      return -1;
     }
-    c.close(place);
+  }());
+  if (place.fd() >= 0) {
+    check(fstat(c.take(place.fd()).get(), &st), "fstat", "examining what takes a descriptor's place");
+    if (S_ISSOCK(st.st_mode)) return connected_unix(place.fd(), path, c);
   }
   // A FIFO that nobody reads is an error, and none to wait for.
-  const int create = place < 0 ? O_CREAT : 0;
-  const int fd = c.open_in_pod(path, (flags & ~O_APPEND) | create | O_NONBLOCK, 0600);
-  const UniqueFd mine = c.take(fd);
+  const int create = place.fd() < 0 ? O_CREAT : 0;
+  Made made(c, c.open_in_pod(path, (flags & ~O_APPEND) | create | O_NONBLOCK, 0600));
+  const UniqueFd mine = c.take(made.fd());
   check(fstat(mine.get(), &st), "fstat", "examining what takes a descriptor's place");
   if (S_ISREG(st.st_mode)) {
     // What is in the file already stays.
@@ -120,17 +139,17 @@ int opened(const Value& record, RebuildContext& c) {
     check(lseek(mine.get(), at, SEEK_SET), "lseek", "positioning a file");
     if (position == nullptr && writes) set_status_flags(mine.get(), O_APPEND);
   }
-  return fd;
+  return made.keep();
 }
 
 int rebuild(const Value& record, RebuildContext& c) {
   if (const Value* own = record.find("own")) return c.push(static_cast<int>(own->as_int(0, INT32_MAX)));
   const int flags = static_cast<int>(record.at("flags").as_int()) & kKept;
   const Value* address = record.find("tcp");
-  const int fd = address != nullptr ? connected_tcp(*address, c) : opened(record, c);
-  const UniqueFd mine = c.take(fd);
+  Made made(c, address != nullptr ? connected_tcp(*address, c) : opened(record, c));
+  const UniqueFd mine = c.take(made.fd());
   set_status_flags(mine.get(), flags | (fcntl(mine.get(), F_GETFL) & O_APPEND));
-  return fd;
+  return made.keep();
 }
 
 }  // namespace

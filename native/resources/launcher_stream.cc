@@ -39,7 +39,8 @@ int rebuild(const Value& record, RebuildContext& c) {
   const int fd = c.run_for_fd(b, dup, "fcntl", "taking over a launcher's stream");
   // The launcher's own description: only what the program itself had set on it.
   const UniqueFd mine = c.take(fd);
-  if ((record.get_int("flags", 0) & O_NONBLOCK) != 0) set_status_flags(mine.get(), O_NONBLOCK);
+  if ((record.get_int("flags", 0) & O_NONBLOCK) != 0)
+    set_status_flags(mine.get(), fcntl(mine.get(), F_GETFL) | O_NONBLOCK);
   return fd;
 }
 

@@ -112,8 +112,9 @@ int RebuildContext::push(int fd) {
   pair.must(made, "socketpair", "passing a descriptor into the pod");
   int end[2];
   pair.read(ends, end, sizeof end);
-  char ride = 0;
-  const int sent = send_with_fds(take(end[1]).get(), &ride, 1, &fd, 1);
+  const char ride = 0;
+  const UniqueFd ours(static_cast<int>(syscall(SYS_pidfd_getfd, pidfd_.get(), end[1], 0)));
+  const int sent = ours ? send_with_fds(ours.get(), &ride, 1, &fd, 1) : -errno;
 
   Batch b = batch();
   constexpr size_t kControl = CMSG_SPACE(sizeof(int));

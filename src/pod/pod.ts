@@ -21,6 +21,7 @@ import type { PodInfo } from "./inspect.js";
 import {
   type Exit,
   exitFromWaitStatus,
+  loadRecord,
   type PodRecord,
   podDirectory,
   readExit,
@@ -265,6 +266,7 @@ export class Pod extends EventEmitter<PodEvents> implements AsyncDisposable {
    */
   async detach(options: DetachOptions = {}): Promise<Image> {
     const { detach } = await import("./detach.js");
+    this.#reload();
     return detach(this, options, "detach");
   }
 
@@ -277,6 +279,7 @@ export class Pod extends EventEmitter<PodEvents> implements AsyncDisposable {
    */
   async snapshot(options: DetachOptions = {}): Promise<Image> {
     const { detach } = await import("./detach.js");
+    this.#reload();
     return detach(this, options, "snapshot");
   }
 
@@ -336,6 +339,7 @@ export class Pod extends EventEmitter<PodEvents> implements AsyncDisposable {
    * await pod.setRules([{ on: "connect", address: "10.0.0.0/8", deny: "ECONNREFUSED" }]);
    */
   async setRules(rules: readonly Rule[]): Promise<void> {
+    this.#reload();
     const record = { ...this.#record, rules: [...rules] };
     const mount = rules.find((rule) => rule.on === undefined && rule.remap !== undefined);
     if (mount) throw new VirtError("ERR_RULE", `${mount.path} is remapped by a mount, which is made at launch`);
@@ -357,6 +361,7 @@ export class Pod extends EventEmitter<PodEvents> implements AsyncDisposable {
    */
   async remap(remap: Remap): Promise<void> {
     const { remapPod } = await import("./remap.js");
+    this.#reload();
     await remapPod(this, remap, (record) => this.#change(record));
   }
 
@@ -407,6 +412,11 @@ export class Pod extends EventEmitter<PodEvents> implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.destroy().catch(() => {});
     this.disconnect();
+  }
+
+  /** Other processes may have changed it. */
+  #reload(): void {
+    this.#record = loadRecord(this.id) ?? this.#record;
   }
 
   #change(record: PodRecord): void {

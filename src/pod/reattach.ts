@@ -123,8 +123,8 @@ export async function planReattach(nameOrImage: string | Image, options: Reattac
   return (await prepare(nameOrImage, options)).plan;
 }
 
-/** The image as it is to be on this host: its rules with those given over them, its sockets at their addresses here. @internal */
-export function adapt(image: Manifest, options: ReattachOptions) {
+/** The image as it is to be on this host: its rules with those given over them, its sockets at their addresses here. */
+function adapt(image: Manifest, options: ReattachOptions) {
   const known = image.pod;
   const told = interpositionOf(options);
   const interposition: Interposition = {
@@ -147,15 +147,22 @@ export function adapt(image: Manifest, options: ReattachOptions) {
   return { manifest, given, remaps, interposition };
 }
 
-async function prepare(nameOrImage: string | Image, options: ReattachOptions) {
-  const image = typeof nameOrImage === "string" ? await openImage(nameOrImage) : nameOrImage;
-  await checkParts(image);
-  const { manifest, given, remaps, interposition } = adapt(image.manifest, options);
+/** The image as it is to be here, and everything that stands in the way of that. @internal */
+export async function checkHere(image: Manifest, options: ReattachOptions) {
+  const adapted = adapt(image, options);
+  const { manifest, remaps } = adapted;
   const placement = await planPlacement(manifest, remaps);
   const blockers = [
     ...(await checkImage(manifest, { remaps, allowChanged: options.allowChanged ?? [], placement })),
-    ...checkTargets({ manifest, given }, remaps),
+    ...checkTargets(adapted, remaps, placement.provides),
   ];
+  return { ...adapted, placement, blockers };
+}
+
+async function prepare(nameOrImage: string | Image, options: ReattachOptions) {
+  const image = typeof nameOrImage === "string" ? await openImage(nameOrImage) : nameOrImage;
+  await checkParts(image);
+  const { blockers, manifest, given, remaps, placement, interposition } = await checkHere(image.manifest, options);
   if (blockers.length > 0) {
     const code = blockers.every((b) => b.code === blockers[0]?.code)
       ? (blockers[0]?.code ?? "ERR_BLOCKED")

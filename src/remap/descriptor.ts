@@ -2,7 +2,7 @@
  * Descriptor rules: what a process has as descriptor FD is something else from now on. At reattach the image is read as if it
  * said so; of a running pod the descriptor is replaced while it stands still (native/checkpoint/remap_descriptors.cc).
  */
-import { existsSync, fstatSync, statSync } from "node:fs";
+import { existsSync, fstatSync, type Stats, statSync } from "node:fs";
 import { isIP } from "node:net";
 import { dirname } from "node:path";
 import { type Blocker, VirtError } from "../errors.js";
@@ -40,6 +40,8 @@ export interface DescriptorChange {
   remap: DescriptorRemap;
   uses: { pid: number; fd: number; handle: HandleRecord; closeOnExec: boolean }[];
 }
+
+const accessMode = 3; // O_ACCMODE
 
 type Tables = Pick<Manifest, "processes" | "handles" | "objects">;
 
@@ -91,7 +93,13 @@ export function findDescriptors(tables: Tables, remaps: readonly DescriptorRemap
         throw new VirtError("ERR_REMAP", `${remap.rule}: another rule is about ${pid}/${fd}`);
       taken.add(`${pid}/${fd}`);
     }
-    if (remap.target.kind === "fd") handleAt(tables, remap, remap.target);
+    if (remap.target.kind === "fd") {
+      const id = handleAt(tables, remap, remap.target);
+      const old = new Set(uses.map(({ handle }) => handle.id));
+      const watched = tables.handles.some((h) => h.kind === "epoll" && h.items.some((item) => old.has(item.handle)));
+      if (watched && tables.handles[id]?.kind === "epoll")
+        throw new VirtError("ERR_REMAP", `${remap.rule}: an epoll watches it, and is to watch no other`);
+    }
     if (remap.target.kind === "terminal") podTerminal(tables, remap);
     return { remap, uses };
   });
@@ -109,6 +117,8 @@ function handleAt(tables: Tables, remap: DescriptorRemap, at: { pid: number; fd:
   const process = tables.processes.filter(isLiving).find((p) => p.pid === at.pid);
   const entry = process?.fds.find(([fd]) => fd === at.fd);
   if (!entry) throw new VirtError("ERR_REMAP", `${remap.rule}: ${whatThereIs(tables, at)}`);
+  if (tables.handles[entry[1]]?.kind === "dropped")
+    throw new VirtError("ERR_REMAP", `${remap.rule}: descriptor ${at.fd} of pid ${at.pid} was given up at the detach`);
   return entry[1];
 }
 
@@ -148,7 +158,8 @@ export function remapImage(
   const own = new Map<DescriptorRemap, number>();
   for (const { remap, uses } of changes) {
     const { target } = remap;
-    const flags = uses[0]?.handle.flags ?? 0;
+    // Only how it is opened: the launcher's own description is not the program's to change.
+    const flags = (uses[0]?.handle.flags ?? 0) & accessMode;
     const id = handles.length;
     if (target.kind === "fd") own.set(remap, handleAt(image, remap, target));
     if (target.kind === "stream") {
@@ -194,6 +205,9 @@ export function remapImage(
   for (const h of handles) {
     if (h.kind === "epoll") for (const item of h.items) used.add(item.handle);
     if (h.kind === "unix-socket" && h.listener !== undefined) used.add(h.listener);
+    // Datagrams find their way by name.
+    if (h.kind === "unix-socket" && h.sendsTo !== undefined)
+      for (const to of handles) if (to.kind === "unix-socket" && to.name?.equals(h.sendsTo)) used.add(to.id);
   }
   for (const { was } of replaced.values()) {
     const h = handles[was];
@@ -209,7 +223,9 @@ export function remapImage(
 export function checkTargets(
   { manifest, given: made }: { manifest: Manifest; given: readonly GivenRecord[] },
   remaps: readonly PathRemap[],
+  provides: (path: string) => boolean,
 ): Blocker[] {
+  const carried = new Set(manifest.carriedFiles?.flatMap((e) => (e.type === "absent" ? [] : [e.path])));
   return made.flatMap((g, i): Blocker[] => {
     const id = manifest.handles.length + i;
     const holder = manifest.processes.filter(isLiving).find((p) => p.fds.some(([, h]) => h === id));
@@ -229,15 +245,27 @@ export function checkTargets(
     if (!("path" in g)) return [];
     // A directory of the pod's own is not there yet.
     if (manifest.pod.isolate !== undefined) return [];
+    const inPod = (where: string) => carried.has(where) || provides(where);
+    if (inPod(g.path) || inPod(dirname(g.path))) return [];
     const path = translatePath(remaps, g.path);
-    const st = statSync(path, { throwIfNoEntry: false });
-    const writes = (g.flags & 3) !== 0;
+    const st = tryStat(path);
+    const writes = (g.flags & accessMode) !== 0;
     if (!st && !(writes && existsSync(dirname(path)))) return wrong(`${path} is not there`, "make it, or name another");
     if (st?.isDirectory() && writes) return wrong(`${path} is a directory`, "name a file");
-    if (watched && (st === undefined || st.isFile() || st.isDirectory()))
+    const memoryDevices = 1; // null, zero, … (Documentation/admin-guide/devices.txt)
+    const isMemory = st?.isCharacterDevice() && st.rdev >> 8 === memoryDevices;
+    if (watched && (st === undefined || st.isFile() || st.isDirectory() || isMemory))
       return wrong(`an epoll watches it, which takes no file like ${path}`, "name a FIFO, a socket or a device");
     return [];
   });
+}
+
+function tryStat(path: string): Stats | undefined {
+  try {
+    return statSync(path);
+  } catch {
+    return undefined;
+  }
 }
 
 // --- of a running pod
@@ -256,23 +284,28 @@ export function changesOf(tables: Tables, remaps: readonly DescriptorRemap[]): o
           : target.kind === "terminal"
             ? { kind: "given", flags, path: `/dev/pts/${podTerminal(tables, remap).index}` }
             : given(remap, was);
+    const watching = (
+      p: { pid: number; fds: readonly (readonly [number, number, boolean])[] },
+      fd: number,
+      id: number,
+    ) =>
+      p.fds.flatMap(([epoll, handle]) => {
+        const h = tables.handles[handle];
+        const items = h?.kind === "epoll" ? h.items : [];
+        return items
+          .filter((item) => item.fd === fd && item.handle === id)
+          .map(({ events, data }) => ({ epoll, handle, events, data }));
+      });
     return {
       give,
       uses: uses.map(({ pid, fd, handle, closeOnExec }) => ({
         pid,
         fd,
         closeOnExec,
-        watched: tables.processes.filter(isLiving).flatMap((p) =>
-          p.pid === pid
-            ? p.fds.flatMap(([epoll, id]) => {
-                const h = tables.handles[id];
-                const items = h?.kind === "epoll" ? h.items : [];
-                return items
-                  .filter((item) => item.fd === fd && item.handle === handle.id)
-                  .map(({ events, data }) => ({ epoll, events, data }));
-              })
-            : [],
-        ),
+        watched: tables.processes
+          .filter(isLiving)
+          .filter((p) => p.pid === pid)
+          .flatMap((p) => watching(p, fd, handle.id)),
       })),
     };
   });

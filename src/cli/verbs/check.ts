@@ -1,13 +1,11 @@
 import { type Command, Option } from "commander";
-import { VirtError } from "../../errors.js";
+import { type Blocker, VirtError } from "../../errors.js";
 import type { WithFiles } from "../../files/collect.js";
-import { checkImage } from "../../image/check.js";
 import { openImage } from "../../image/image.js";
 
 import { podFromRecord } from "../../pod/pod.js";
-import { adapt } from "../../pod/reattach.js";
+import { checkHere } from "../../pod/reattach.js";
 import { findRecord, latestRecord, type PodRecord } from "../../pod/store.js";
-import { checkTargets } from "../../remap/descriptor.js";
 import { parseRemaps } from "../../remap/path.js";
 import { exitWith } from "../execute.js";
 import { collect, jsonOption, latestOption, verb } from "../options.js";
@@ -49,7 +47,7 @@ export function command(): Command {
       if (o.tcp !== "hold" && o.tcp !== "close")
         throw new VirtError("ERR_USAGE", `--tcp ${o.tcp} is not available: hold or close`);
       const record = name === undefined ? (o.latest ? latestRecord() : usage()) : podCalled(name);
-      let blockers: Awaited<ReturnType<typeof checkImage>>;
+      let blockers: Blocker[];
       let what: string;
       if (record) {
         const pod = await podFromRecord(record);
@@ -59,11 +57,8 @@ export function command(): Command {
       } else {
         const image = await openImage(name as string);
         what = image.name;
-        const { manifest, given, remaps } = adapt(image.manifest, { remap: parseRemaps(o.remap ?? []) });
-        blockers = [
-          ...(await checkImage(manifest, { remaps, allowChanged: o.allowChanged ?? [] })),
-          ...checkTargets({ manifest, given }, remaps),
-        ];
+        const options = { remap: parseRemaps(o.remap ?? []), allowChanged: o.allowChanged ?? [] };
+        ({ blockers } = await checkHere(image.manifest, options));
       }
       if (o.json) printJson({ ok: blockers.length === 0, blockers });
       else if (blockers.length === 0) process.stdout.write(`${what}: nothing stands in the way\n`);
