@@ -212,6 +212,24 @@ t.test("the journal goes on without a supervisor, and after a reattach", async (
   again.remove();
 });
 
+t.test("both pids are told, the pod's own and the host's", async (t) => {
+  for (const record of ["default", "none"] as const) {
+    const pod = await launch("/bin/sleep", ["1000"], { stdio: "log", record });
+    const [first] = (await pod.inspect()).processes ?? [];
+    t.match(first, { pid: 2, command: ["/bin/sleep", "1000"] });
+    const hostPid = first?.hostPid as number;
+    t.equal(readFileSync(`/proc/${hostPid}/comm`, "utf8"), "sleep\n");
+    t.match(await json("top", pod.id), { processes: [{ pid: 2, hostPid }] });
+    t.match((await virtRun(["top", pod.id])).out, new RegExp(`\\b2 +${hostPid}\\b`));
+    const told = new Promise((resolve) => pod.once("exit", (exit, process) => resolve({ ...exit, ...process })));
+    t.match(await virtRun(["kill", "-s", "TERM", `${pod.id}:2`]), { code: 0 });
+    t.match(await told, { signal: "SIGTERM", pid: 2, hostPid });
+    await pod.ended();
+    if (record === "default") t.match(pod.effects()[0], { kind: "execute", pid: 2, hostPid });
+    pod.remove();
+  }
+});
+
 t.test("what the journal says is shown, not obeyed; a damaged line is named", async (t) => {
   const directory = join(sandbox, "escape");
   mkdirSync(directory);

@@ -5,7 +5,9 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <csignal>
@@ -17,6 +19,7 @@
 #include "init/rights.h"
 #include "init/seed.h"
 #include "init/spawn.h"
+#include "interpose/caller.h"
 
 namespace virt::init {
 
@@ -81,7 +84,7 @@ Step Keeper::prepare() {
   setup.covered = plan_.covered;
   setup.rules = std::move(plan_.rules);
   setup.state_dir = state_dir_.get();
-  setup.host_proc = std::move(host_proc_);
+  setup.host_proc.reset(fcntl(host_proc_.get(), F_DUPFD_CLOEXEC, 0));
   setup.sockets = sockets();
   setup.paused = rebuilding_;
   setup.hooked = (plan_.flags & protocol::kPlanHooked) != 0;
@@ -283,15 +286,21 @@ void Keeper::reap() {
     }
   }
   for (;;) {
-    int status = 0;
-    const pid_t pid = waitpid(-1, &status, WNOHANG | __WALL);
-    if (pid < 0 && errno == EINTR) continue;
-    if (pid < 0 && errno == ECHILD) {
+    siginfo_t end{};
+    const int found = waitid(P_ALL, 0, &end, WEXITED | WNOHANG | WNOWAIT | __WALL);
+    if (found < 0 && errno == EINTR) continue;
+    if (found < 0 && errno == ECHILD) {
       // No child, so no process at all: orphans would be ours. A pod that is still to be rebuilt is not over.
       ended_ = !rebuilding_ || commit_ != nullptr;
       return;
     }
-    if (pid <= 0) return;
+    const pid_t pid = end.si_pid;
+    if (found != 0 || pid <= 0) return;
+    const UniqueFd process(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
+    const pid_t host_pid = pid_seen_by(host_proc_.get(), process.get());
+    int status = 0;
+    while (waitpid(pid, &status, __WALL) < 0 && errno == EINTR) {
+    }
     if (rebuilding_ || detached_) continue;  // what is detached has not ended
     const bool first = pid == first_pid_ && !first_ended_;
     if (first) {
@@ -302,7 +311,8 @@ void Keeper::reap() {
     for (size_t i = 0; i < consoles_.size(); ++i) {
       if (consoles_[i]->owner == pid) pump_all(*consoles_[i], static_cast<int>(i));
     }
-    tell(Type::kExited, pack(static_cast<uint32_t>(pid), static_cast<int32_t>(status), uint32_t{first}));
+    tell(Type::kExited, pack(static_cast<uint32_t>(pid), static_cast<int32_t>(status), uint32_t{first},
+                             static_cast<uint32_t>(host_pid)));
   }
 }
 

@@ -46,7 +46,7 @@ enum class Type : uint16_t {
   // events
   kForked = 0xff,    // u32 pid of init as its parent sees it; before anything else
   kStarted = 0x100,  // u32 pid of the first program
-  kExited = 0x101,   // u32 pid, i32 wait status, u32 first program?
+  kExited = 0x101,   // u32 pid, i32 wait status, u32 first program?, u32 pid as the host has it (0: unknown)
   kOutput = 0x102,   // u32 stream (1, 2), bytes
   kGone = 0x103,     // the pod has ended; the connection closes
   kFailed = 0x104,   // i32 errno, text of the step that failed: the pod could not be made

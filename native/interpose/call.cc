@@ -25,22 +25,6 @@ namespace {
 constexpr size_t kMostCallers = 4096;
 constexpr int kWritingFlags = O_WRONLY | O_RDWR | O_CREAT | O_TRUNC;
 
-pid_t number_after(const std::string& text, const char* word) {
-  const size_t at = text.find(word);
-  return at == std::string::npos ? 0 : static_cast<pid_t>(std::atoi(text.c_str() + at + std::strlen(word)));
-}
-
-// What a pidfd's fdinfo says depends on whose /proc it is read through (pidfd_open(2)).
-pid_t pid_seen_by(int proc, const UniqueFd& process) {
-  if (proc < 0 || !process) return 0;
-  char name[64], text[512];
-  std::snprintf(name, sizeof name, "self/fdinfo/%d", process.get());
-  const UniqueFd file(openat(proc, name, O_RDONLY | O_CLOEXEC));
-  const ssize_t n = file ? ::read(file.get(), text, sizeof text) : -1;
-  if (n <= 0) return 0;
-  return std::max(0, number_after(std::string(text, static_cast<size_t>(n)), "\nPid:"));
-}
-
 }  // namespace
 
 int port_of(const sockaddr_storage& a) {
@@ -58,7 +42,7 @@ std::shared_ptr<const Caller> CallReader::look_at_caller(pid_t tid) {
     if (leader > 0) c->pid = leader;
     process.reset(static_cast<int>(syscall(SYS_pidfd_open, c->pid, 0)));
   }
-  c->host_pid = pid_seen_by(host_proc_, process);
+  c->host_pid = pid_seen_by(host_proc_, process.get());
   c->program = read_link_of(proc_file(tid, "exe"));
   c->root = read_link_of(proc_file(tid, "root"));
   return c;

@@ -6,6 +6,8 @@
 
 #include <algorithm>
 #include <climits>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
 
 #include "interpose/calls.h"
@@ -44,6 +46,22 @@ std::string read_start(const std::string& path) {
   char text[kMostProcText];
   const ssize_t n = fd ? read(fd.get(), text, sizeof text) : -1;
   return n > 0 ? std::string(text, static_cast<size_t>(n)) : std::string();
+}
+
+pid_t number_after(const std::string& text, const char* word) {
+  const size_t at = text.find(word);
+  return at == std::string::npos ? 0 : static_cast<pid_t>(std::atoi(text.c_str() + at + std::strlen(word)));
+}
+
+// What a pidfd's fdinfo says depends on whose /proc it is read through (pidfd_open(2)).
+pid_t pid_seen_by(int proc, int process) {
+  if (proc < 0 || process < 0) return 0;
+  char name[64], text[512];
+  std::snprintf(name, sizeof name, "self/fdinfo/%d", process);
+  const UniqueFd file(openat(proc, name, O_RDONLY | O_CLOEXEC));
+  const ssize_t n = file ? read(file.get(), text, sizeof text) : -1;
+  if (n <= 0) return 0;
+  return std::max(0, number_after(std::string(text, static_cast<size_t>(n)), "\nPid:"));
 }
 
 size_t read_memory(pid_t tid, uint64_t from, void* to, size_t size) {

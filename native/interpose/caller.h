@@ -16,6 +16,11 @@ struct InterposedCall;
 std::string proc_file(pid_t tid, const char* name);
 // The beginning of a file of /proc. Empty if it cannot be read.
 std::string read_start(const std::string& path);
+// The number after a word of such text; 0 if it is not there.
+pid_t number_after(const std::string& text, const char* word);
+// The pid of a pidfd's process as another pid namespace has it, whose /proc `proc` is (a directory, or -1); 0 if that cannot
+// be told.
+pid_t pid_seen_by(int proc, int process);
 // How much could be read.
 size_t read_memory(pid_t tid, uint64_t from, void* to, size_t size);
 // The path that is meant by two arguments of the call (a directory's, -1 for the working one, and a path's, -1 for the

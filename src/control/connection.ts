@@ -24,6 +24,8 @@ export interface ProgramEnd {
   /** As wait(2) gives it. */
   waitStatus: number;
   first: boolean;
+  /** As the host saw it; 0 if that could not be told. */
+  hostPid: number;
 }
 
 interface ConnectionEvents {
@@ -196,6 +198,7 @@ export class ControlConnection extends EventEmitter<ConnectionEvents> {
           pid: payload.readUInt32LE(0),
           waitStatus: payload.readInt32LE(4),
           first: payload.readUInt32LE(8) !== 0,
+          hostPid: payload.readUInt32LE(12),
         });
         break;
       case FrameType.output:

@@ -33,8 +33,8 @@ import {
 } from "./store.js";
 
 interface PodEvents {
-  /** The first program has ended; others may live on. */
-  exit: [exit: Exit];
+  /** The first program has ended; others may live on. Its pid in the pod, and on the host (0: that could not be told). */
+  exit: [exit: Exit, process: { pid: number; hostPid: number }];
   /** The pod has ended, was detached, or disconnect() was called (`lost`). */
   end: [exit: Exit];
   /** A hook has thrown, or given no answer; its default was done. */
@@ -106,7 +106,7 @@ export class Pod extends EventEmitter<PodEvents> implements AsyncDisposable {
     connection.on("exited", (end) => {
       if (!end.first) return;
       this.#firstExit = exitFromWaitStatus(end.waitStatus);
-      this.emit("exit", this.#firstExit);
+      this.emit("exit", this.#firstExit, { pid: end.pid, hostPid: end.hostPid });
     });
     connection.on("gone", (detached) => {
       this.#end = detached ? { code: null, signal: null, detached: true, lost: false } : this.#firstExit;
