@@ -128,12 +128,13 @@ t.test("sizes, ages, commands, tables", async (t) => {
 });
 
 t.test("path rules", async (t) => {
-  t.same(parseRemaps(["path:/data=/mnt/data", "path:/a=/b=c", "port:80=90", "addr:10.0.0.1=10.0.0.2"]), {
+  t.same(parseRemaps(["path:/data=/mnt/data", "path:/a=/b=c", "port:80=90", "addr:10.0.0.1=10.0.0.2", "fd:2/1=/x"]), {
     path: { "/data": "/mnt/data", "/a": "/b=c" },
     port: { 80: 90 },
     addr: { "10.0.0.1": "10.0.0.2" },
+    fd: { "2/1": "/x" },
   });
-  for (const bad of ["", "/a=/b", "path:", "path:=", "path:/a", "path:/a=", "path:=/b", "fd:1/2=/x", "x:a=b"])
+  for (const bad of ["", "/a=/b", "path:", "path:=", "path:/a", "path:/a=", "path:=/b", "fd:2/1", "x:a=b"])
     t.throws(() => parseRemaps([bad]), { code: "ERR_REMAP" }, bad);
   for (const bad of [{ a: "/b" }, { "/a": "b" }, { "/": "/b" }, { "": "/b" }] as Record<string, string>[])
     t.throws(() => pathRemaps(bad), { code: "ERR_REMAP" }, JSON.stringify(bad));
