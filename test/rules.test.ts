@@ -319,7 +319,7 @@ t.test("rules change while the pod runs, as far as its filter covers them", asyn
 
 t.test("what is no rule is refused before anything starts, and the error says where", async (t) => {
   const wrong: [unknown, RegExp][] = [
-    [{ on: "opne", deny: "EPERM" }, /'rule 1: on' has 'opne'/],
+    [{ on: "opne", deny: "EPERM" }, /rule 1: 'on' has 'opne'/],
     [{ on: "open" }, /exactly one of/],
     [{ on: "open", deny: "EPERM", pass: true }, /exactly one of/],
     [{ on: "open", deny: "EWHAT" }, /'deny' is the name of an error/],

@@ -48,8 +48,8 @@ class Capture {
   // it returns.
   void read(int directory, Value& record, const std::atomic<bool>& stop, std::atomic<uint64_t>& done_bytes);
   [[nodiscard]] uint64_t resident_bytes() const { return memory_.resident_bytes; }
-  // After survey(): [{give, uses: [{pid, fd, closeOnExec, watched: [{epoll, events, data}]}]}], `give` a record of kind
-  // "given" or {handle}.
+  // After survey(): [{give, uses: [{pid, fd, closeOnExec, watched: [{epoll, handle, events, data}]}]}], `give` a record of
+  // kind "given" or {handle}.
   void remap_descriptors(const Value& changes);
   void thaw();
   // The pod was killed: wait for what we traced, so that nothing stays a zombie on our account.

@@ -3,8 +3,8 @@
 // watches, and without a supervisor: where a hook is asked and nobody is there, the rule's default applies.
 //
 // Threads: some read the questions and answer what needs no waiting, so that callers on several CPUs need not come to one;
-// one catches up with the journal and with hooks that
-// do not answer; calls made in a caller's place have one each, for as long as they take.
+// one catches up with the journal and with hooks that do not answer; calls made in a caller's place have one each, for as
+// long as they take.
 #pragma once
 
 #include <atomic>

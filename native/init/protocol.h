@@ -19,7 +19,7 @@
 
 namespace virt::protocol {
 
-inline constexpr uint32_t kVersion = 1;
+inline constexpr uint32_t kVersion = 2;
 inline constexpr uint32_t kMostFrameBytes = 8 << 20;  // argv and environment may be large (ARG_MAX)
 
 enum class Type : uint16_t {

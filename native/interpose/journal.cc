@@ -1,6 +1,4 @@
 #include "interpose/journal.h"
-#include "sys/clocks.h"
-#include "sys/utf8.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -12,6 +10,9 @@
 #include <ctime>
 #include <iterator>
 #include <utility>
+
+#include "sys/clocks.h"
+#include "sys/utf8.h"
 
 namespace virt {
 namespace {

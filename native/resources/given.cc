@@ -81,13 +81,10 @@ int connected_tcp(const Value& to, RebuildContext& c) {
   } else {
     throw BadValue("'" + text + "' is no address");
   }
-  const int fd = make_socket(c, storage.ss_family, SOCK_STREAM);
-  if (const int error = connect_to(c.take(fd).get(), reinterpret_cast<sockaddr*>(&storage), size);
-      error != 0) {
-    c.close(fd);
-    throw OsError("connect", error, "connecting a descriptor to " + text);
-  }
-  return fd;
+  Made made(c, make_socket(c, storage.ss_family, SOCK_STREAM));
+  const int error = connect_to(c.take(made.fd()).get(), reinterpret_cast<sockaddr*>(&storage), size);
+  if (error != 0) throw OsError("connect", error, "connecting a descriptor to " + text);
+  return made.keep();
 }
 
 // `place` is the socket's path, opened O_PATH: /proc/self/fd leads to it however long the path is.

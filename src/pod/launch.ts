@@ -198,7 +198,7 @@ export function interpositionOf(
   options: Pick<LaunchOptions, "remap" | "rules" | "hooks" | "hookTimeoutMs" | "hookDefault" | "cover" | "record">,
 ): Interposition {
   const { ports, addresses } = checkAddressRemap(options.remap ?? {});
-  kindsNamed(Object.keys(options.hooks ?? {}) as CallName[], "hooks");
+  kindsNamed(Object.keys(options.hooks ?? {}) as CallName[], "'hooks'");
   const hooks = Object.keys(options.hooks ?? {}).map(
     (name): Rule => ({
       on: name as CallName,

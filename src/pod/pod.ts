@@ -247,6 +247,7 @@ export class Pod extends EventEmitter<PodEvents> implements AsyncDisposable {
    */
   async check(options: DetachOptions = {}): Promise<Blocker[]> {
     const { checkPod } = await import("./detach.js");
+    this.#reload();
     return checkPod(this, options);
   }
 

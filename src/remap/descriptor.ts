@@ -14,6 +14,7 @@ import { translatePath } from "./path.js";
 export interface DescriptorRemap {
   /** As the user wrote it, for messages. */
   rule: string;
+  /** What the user gave as TARGET. */
   given: string | number;
   pid: number | "*";
   fd: number;
@@ -35,9 +36,11 @@ export type GivenRecord = { flags: number; kind: "given" } & (
   | { own: number }
 );
 
-/** A rule's descriptors in a pod, and what they were. */
+/** A rule's descriptors in a pod, at least one. */
 export interface DescriptorChange {
   remap: DescriptorRemap;
+  /** What the first of them was: the others become what takes its place. */
+  was: HandleRecord;
   uses: { pid: number; fd: number; handle: HandleRecord; closeOnExec: boolean }[];
 }
 
@@ -87,7 +90,8 @@ export function findDescriptors(tables: Tables, remaps: readonly DescriptorRemap
         return fd === remap.fd && handle ? [{ pid: p.pid, fd, handle, closeOnExec }] : [];
       });
     });
-    if (uses.length === 0) throw new VirtError("ERR_REMAP", `${remap.rule}: ${whatThereIs(tables, remap)}`);
+    const was = uses[0]?.handle;
+    if (!was) throw new VirtError("ERR_REMAP", `${remap.rule}: ${whatThereIs(tables, remap)}`);
     for (const { pid, fd } of uses) {
       if (taken.has(`${pid}/${fd}`))
         throw new VirtError("ERR_REMAP", `${remap.rule}: another rule is about ${pid}/${fd}`);
@@ -101,7 +105,7 @@ export function findDescriptors(tables: Tables, remaps: readonly DescriptorRemap
         throw new VirtError("ERR_REMAP", `${remap.rule}: an epoll watches it, and is to watch no other`);
     }
     if (remap.target.kind === "terminal") podTerminal(tables, remap);
-    return { remap, uses };
+    return { remap, was, uses };
   });
 }
 
@@ -156,10 +160,10 @@ export function remapImage(
   const replaced = new Map<string, { was: number; now: number }>();
   // Those of the image's own kinds come first: `given` is numbered after them.
   const own = new Map<DescriptorRemap, number>();
-  for (const { remap, uses } of changes) {
+  for (const { remap, was } of changes) {
     const { target } = remap;
     // Only how it is opened: the launcher's own description is not the program's to change.
-    const flags = (uses[0]?.handle.flags ?? 0) & accessMode;
+    const flags = was.flags & accessMode;
     const id = handles.length;
     if (target.kind === "fd") own.set(remap, handleAt(image, remap, target));
     if (target.kind === "stream") {
@@ -173,11 +177,11 @@ export function remapImage(
       handles.push({ id, kind: "terminal", object: podTerminal(image, remap).id, role: "slave", flags });
     }
   }
-  for (const { remap, uses } of changes) {
+  for (const { remap, was, uses } of changes) {
     let now = own.get(remap);
     if (now === undefined) {
       now = handles.length + made.length;
-      made.push(given(remap, (uses[0] as DescriptorChange["uses"][number]).handle) as GivenRecord);
+      made.push(given(remap, was) as GivenRecord);
     }
     for (const { pid, fd, handle } of uses) replaced.set(`${pid}/${fd}`, { was: handle.id, now });
   }
@@ -272,10 +276,9 @@ function tryStat(path: string): Stats | undefined {
 
 /** As NativeCapture.remap() takes it; `tables` are what its survey() gave. */
 export function changesOf(tables: Tables, remaps: readonly DescriptorRemap[]): object[] {
-  return findDescriptors(tables, remaps).map(({ remap, uses }) => {
+  return findDescriptors(tables, remaps).map(({ remap, was, uses }) => {
     const { target } = remap;
-    const was = (uses[0] as DescriptorChange["uses"][number]).handle;
-    const flags = was.flags;
+    const { flags } = was;
     const give =
       target.kind === "fd"
         ? { handle: handleAt(tables, remap, target) }
@@ -284,29 +287,26 @@ export function changesOf(tables: Tables, remaps: readonly DescriptorRemap[]): o
           : target.kind === "terminal"
             ? { kind: "given", flags, path: `/dev/pts/${podTerminal(tables, remap).index}` }
             : given(remap, was);
-    const watching = (
-      p: { pid: number; fds: readonly (readonly [number, number, boolean])[] },
-      fd: number,
-      id: number,
-    ) =>
-      p.fds.flatMap(([epoll, handle]) => {
-        const h = tables.handles[handle];
-        const items = h?.kind === "epoll" ? h.items : [];
-        return items
-          .filter((item) => item.fd === fd && item.handle === id)
-          .map(({ events, data }) => ({ epoll, handle, events, data }));
-      });
     return {
       give,
       uses: uses.map(({ pid, fd, handle, closeOnExec }) => ({
         pid,
         fd,
         closeOnExec,
-        watched: tables.processes
-          .filter(isLiving)
-          .filter((p) => p.pid === pid)
-          .flatMap((p) => watching(p, fd, handle.id)),
+        watched: watchedAs(tables, pid, fd, handle.id),
       })),
     };
+  });
+}
+
+/** Items of a process's epolls that watch a handle under this number. */
+function watchedAs({ processes, handles }: Tables, pid: number, fd: number, id: number): object[] {
+  const process = processes.filter(isLiving).find((p) => p.pid === pid);
+  return (process?.fds ?? []).flatMap(([epoll, handle]) => {
+    const h = handles[handle];
+    const items = h?.kind === "epoll" ? h.items : [];
+    return items
+      .filter((item) => item.fd === fd && item.handle === id)
+      .map(({ events, data }) => ({ epoll, handle, events, data }));
   });
 }

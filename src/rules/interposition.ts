@@ -33,7 +33,7 @@ export function nativeInterposition(of: Interposition): {
   return {
     record: of.record ?? "none",
     rules: rulesOf(of),
-    covered: kindsNamed(of.cover ?? [], "cover"),
+    covered: kindsNamed(of.cover ?? [], "'cover'"),
     hooked: (of.hooks ?? []).length > 0 || (of.rules ?? []).some((rule) => rule.ask),
   };
 }

@@ -140,11 +140,11 @@ export function callNameOf(kind: number): CallName {
   return found[0] as CallName;
 }
 
-/** Kinds of calls by name, as bits. Errors: ERR_RULE. @internal */
+/** Kinds of calls by name, as bits. Errors: ERR_RULE, which begins with `what`. @internal */
 export function kindsNamed(calls: readonly CallName[], what: string): number {
   return calls.reduce((all, call) => {
     if (!Object.hasOwn(kindsOf, call))
-      throw new VirtError("ERR_RULE", `'${what}' has '${String(call)}'; there are ${names()}`);
+      throw new VirtError("ERR_RULE", `${what} has '${String(call)}'; there are ${names()}`);
     return all | kindsOf[call];
   }, 0);
 }
@@ -215,7 +215,7 @@ function wrong(index: number, name: string, what: string): VirtError {
 function compileRule(rule: Rule, i: number): CompiledRule {
   const calls = [rule.on ?? []].flat();
   if (calls.length === 0) throw wrong(i, "on", `says which calls: one of, or a list of, ${names()}`);
-  let kinds = kindsNamed(calls, `rule ${i + 1}: on`);
+  let kinds = kindsNamed(calls, `rule ${i + 1}: 'on'`);
   const given = (["pass", "deny", "redirect", "remap", "record", "ask"] as const).filter((v) => rule[v] !== undefined);
   const [does, ...others] = given;
   if (does === undefined || others.length > 0)

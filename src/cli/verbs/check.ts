@@ -2,7 +2,6 @@ import { type Command, Option } from "commander";
 import { type Blocker, VirtError } from "../../errors.js";
 import type { WithFiles } from "../../files/collect.js";
 import { openImage } from "../../image/image.js";
-
 import { podFromRecord } from "../../pod/pod.js";
 import { checkHere } from "../../pod/reattach.js";
 import { findRecord, latestRecord, type PodRecord } from "../../pod/store.js";
