@@ -99,25 +99,30 @@ void Capture::remap_descriptors(const Value& changes) {
       }
     }
   });
+  const auto frozen = [&](int64_t pid) -> FrozenProcess& {
+    const auto p = std::find_if(pod_.processes.begin(), pod_.processes.end(),
+                                [pid](const FrozenProcess& candidate) { return candidate.pid == pid; });
+    if (p == pod_.processes.end())
+      throw OsError("ERR_PROCESS_GONE", "ptrace", ESRCH, "a process has ended")
+          .in_process(static_cast<int>(pid));
+    return *p;
+  };
   const auto process = [&](int64_t pid) -> RebuildContext& {
     const auto known = processes.find(pid);
     if (known != processes.end()) return *known->second.context;
-    const auto p = std::find_if(pod_.processes.begin(), pod_.processes.end(),
-                                [pid](const FrozenProcess& candidate) { return candidate.pid == pid; });
-    if (p == pod_.processes.end()) throw OsError("ERR_PROCESS_GONE", "ptrace", ESRCH, "a process has ended");
-    return *processes.emplace(pid, enter(*p)).first->second.context;
+    return *processes.emplace(pid, enter(frozen(pid))).first->second.context;
   };
   // A filter of its own might kill a process for a call that we let it make: told before the first is entered.
-  for (const FrozenProcess& p : pod_.processes) {
-    const auto concerns = [&p](const Value& use) { return use.at("pid").as_int() == p.pid; };
-    for (const Value& change : changes.as_list()) {
-      const auto& uses = change.at("uses").as_list();
-      if (std::none_of(uses.begin(), uses.end(), concerns)) continue;
+  for (const Value& change : changes.as_list()) {
+    for (const Value& use : change.at("uses").as_list()) {
+      const FrozenProcess& p = frozen(use.at("pid").as_int());
       const auto status = try_read_status(p.dir());
       if (!p.readable() || !status || has_own_filter(*status))
-        throw OsError("ERR_NOT_PERMITTED", "ptrace", EPERM,
-                      "a process that has shut itself off (seccomp(2), prctl(2))")
-            .in_process(p.pid);
+        throw OsError(
+            "ERR_NOT_PERMITTED", "ptrace", EPERM,
+            "making a call in a process that has shut itself off (seccomp(2), prctl(2)); name others")
+            .in_process(p.pid)
+            .on_fd(static_cast<int>(use.at("fd").as_int()));
     }
   }
   int64_t number = 0;

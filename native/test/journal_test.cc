@@ -18,6 +18,34 @@ namespace {
 
 std::string path_line(std::string_view path) { return JournalLine().text("path", path).done(); }
 
+// A pod's state directory, while the test lasts.
+class StateDirectory {
+ public:
+  StateDirectory() {
+    REQUIRE(mkdtemp(path_) != nullptr);
+    fd_.reset(open(path_, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  }
+  ~StateDirectory() {
+    for (const char* name : {"journal", "journal.1"}) unlinkat(get(), name, 0);
+    rmdir(path_);
+  }
+  StateDirectory(const StateDirectory&) = delete;
+  StateDirectory& operator=(const StateDirectory&) = delete;
+  [[nodiscard]] int get() const { return fd_.get(); }
+  // Of the journal, its beginning.
+  [[nodiscard]] std::string text() const {
+    const UniqueFd file(openat(get(), "journal", O_RDONLY | O_CLOEXEC));
+    char text[512] = "";
+    const ssize_t n = read(file.get(), text, sizeof text);
+    REQUIRE(n > 0);
+    return {text, static_cast<size_t>(n)};
+  }
+
+ private:
+  char path_[32] = "/tmp/virt-run-journal-XXXXXX";
+  UniqueFd fd_;
+};
+
 }  // namespace
 
 TEST_CASE("a line is JSON, in the order of its members") {
@@ -54,29 +82,20 @@ TEST_CASE("times are RFC 3339") {
 }
 
 TEST_CASE("lines are appended, also by the next journal of the same directory") {
-  char directory[] = "/tmp/virt-run-journal-XXXXXX";
-  REQUIRE(mkdtemp(directory) != nullptr);
-  const UniqueFd dir(open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  const StateDirectory dir;
   for (int i = 0; i < 2; ++i) {
     Journal journal(dir.get());
     journal.append(1, JournalLine().number("n", i));
     CHECK(journal.flush(UINT64_MAX));
   }
-  const UniqueFd file(openat(dir.get(), "journal", O_RDONLY | O_CLOEXEC));
-  char text[64] = "";
-  CHECK(read(file.get(), text, sizeof text) == 16);
-  CHECK(std::string(text) == "{\"n\":0}\n{\"n\":1}\n");
+  CHECK(dir.text() == "{\"n\":0}\n{\"n\":1}\n");
   struct stat st {};
-  REQUIRE(fstat(file.get(), &st) == 0);
+  REQUIRE(fstatat(dir.get(), "journal", &st, 0) == 0);
   CHECK((st.st_mode & 07777) == 0600);
-  unlinkat(dir.get(), "journal", 0);
-  rmdir(directory);
 }
 
 TEST_CASE("where there is no room for a whole line there is none of it") {
-  char directory[] = "/tmp/virt-run-journal-XXXXXX";
-  REQUIRE(mkdtemp(directory) != nullptr);
-  const UniqueFd dir(open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  const StateDirectory dir;
   Journal journal(dir.get());
   const auto add = [&journal](const std::string& text) {
     journal.append(1, JournalLine().text("path", text));
@@ -95,21 +114,34 @@ TEST_CASE("where there is no room for a whole line there is none of it") {
   REQUIRE(setrlimit(RLIMIT_FSIZE, &before) == 0);
   signal(SIGXFSZ, handler);
   add("last");
-  const UniqueFd file(openat(dir.get(), "journal", O_RDONLY | O_CLOEXEC));
-  char text[256] = "";
-  REQUIRE(read(file.get(), text, sizeof text - 1) > 0);
-  const std::string found = text;
+  const std::string found = dir.text();
   CHECK(found.starts_with("{\"path\":\"first\"}\n{\"time\":"));
   CHECK(found.ends_with(R"("kind":"lost","result":"ENOSPC","lines":1})"
                         "\n{\"path\":\"last\"}\n"));
-  unlinkat(dir.get(), "journal", 0);
-  rmdir(directory);
+}
+
+TEST_CASE("a third file takes the first one's place, and says so") {
+  const StateDirectory dir;
+  const auto grow = [&dir] {  // beyond what one may hold; the next line goes to the next
+    const UniqueFd file(openat(dir.get(), "journal", O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+    REQUIRE(ftruncate(file.get(), (64 << 20) + 1) == 0);
+  };
+  const auto add = [&dir](int n) {
+    Journal journal(dir.get());
+    journal.append(1, JournalLine().number("n", n));
+    CHECK(journal.flush(1));
+  };
+  grow();
+  add(1);
+  CHECK(dir.text() == "{\"n\":1}\n");
+  grow();
+  add(2);
+  CHECK(dir.text().find(R"("kind":"lost","result":"EFBIG"})"
+                        "\n{\"n\":2}\n") != std::string::npos);
 }
 
 TEST_CASE("lines are in the order of their calls, however late they are known") {
-  char directory[] = "/tmp/virt-run-journal-XXXXXX";
-  REQUIRE(mkdtemp(directory) != nullptr);
-  const UniqueFd dir(open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  const StateDirectory dir;
   Journal journal(dir.get());
   for (const int order : {3, 1, 5, 2})
     journal.append(static_cast<uint64_t>(order), JournalLine().number("n", order));
@@ -118,12 +150,7 @@ TEST_CASE("lines are in the order of their calls, however late they are known") 
   journal.append(4, JournalLine().number("n", 4));
   CHECK(journal.flush(5));
   CHECK_FALSE(journal.waits());
-  const UniqueFd file(openat(dir.get(), "journal", O_RDONLY | O_CLOEXEC));
-  char text[128] = "";
-  REQUIRE(read(file.get(), text, sizeof text - 1) > 0);
-  CHECK(std::string(text) == "{\"n\":1}\n{\"n\":2}\n{\"n\":3}\n{\"n\":4}\n{\"n\":5}\n");
-  unlinkat(dir.get(), "journal", 0);
-  rmdir(directory);
+  CHECK(dir.text() == "{\"n\":1}\n{\"n\":2}\n{\"n\":3}\n{\"n\":4}\n{\"n\":5}\n");
 }
 
 TEST_CASE("every call is found by its number, once") {

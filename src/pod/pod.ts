@@ -4,7 +4,7 @@
 import { EventEmitter } from "node:events";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { PassThrough, type Readable, Writable } from "node:stream";
+import type { Readable, Writable } from "node:stream";
 import type { ControlConnection } from "../control/connection.js";
 import { FrameType, type InitStatus, uint32s } from "../control/protocol.js";
 import type { Blocker } from "../errors.js";
@@ -31,6 +31,7 @@ import {
   stateOf,
   tryConnect,
 } from "./store.js";
+import { pipedStreams } from "./streams.js";
 
 interface PodEvents {
   /** The first program has ended; others may live on. Its pid in the pod, and on the host (0: that could not be told). */
@@ -440,34 +441,6 @@ export class Pod extends EventEmitter<PodEvents> implements AsyncDisposable {
     if (this.#record.removeAtEnd && !this.#end.detached && !this.#left) removePod(this.#record);
     this.emit("end", this.#end);
   }
-}
-
-/** The program's streams over a control connection, with back-pressure both ways. */
-function pipedStreams(connection: ControlConnection): { stdin: Writable; stdout: Readable; stderr: Readable } {
-  const outputs = { 1: new PassThrough(), 2: new PassThrough() };
-  connection.on("output", (stream, bytes) => {
-    const output = outputs[stream];
-    if (output.destroyed || output.write(Buffer.from(bytes))) return;
-    connection.pause();
-    output.once("drain", () => connection.resume());
-  });
-  const end = () => {
-    outputs[1].end();
-    outputs[2].end();
-  };
-  connection.on("gone", end);
-  connection.on("close", end);
-  const stdin = new Writable({
-    write(chunk: Buffer, _encoding, done) {
-      connection.send(FrameType.input, chunk);
-      void connection.drained().then(() => done());
-    },
-    final(done) {
-      connection.send(FrameType.input, Buffer.alloc(0));
-      done();
-    },
-  });
-  return { stdin, stdout: outputs[1], stderr: outputs[2] };
 }
 
 /** Connects to a pod by its record; one that has ended comes back as ended. @internal */
