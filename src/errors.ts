@@ -69,6 +69,7 @@ export const errorHints = {
   ERR_FILE_REPLACED: "put the file back under its name",
   ERR_FILE_UNREACHABLE: "let the program close or unmap it",
   ERR_FREEZE_TIMEOUT: "try again; a thread was in a call that cannot be interrupted",
+  ERR_HOLDING: "reattach its image, or let go of them with `virt-run rm -f`",
   ERR_IMAGE_DAMAGED: "run `virt-run verify` on it; only a whole copy can be reattached",
   ERR_IMAGE_EXISTS: "choose another name with -o, or remove the old image",
   ERR_IMAGE_NOT_FOUND: "`virt-run images` lists what there is",

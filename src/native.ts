@@ -67,6 +67,11 @@ export interface NativeCapture {
   read(directoryFd: number): Promise<Record<string, Data>>;
   /** Puts other descriptors in place of those that processes have; after survey(). */
   remap(changes: Data): Promise<void>;
+  /**
+   * Gives init what leads to outside, to keep after release() under a socket of this name beside its own; whoever takes it
+   * must know the key (32 bytes). How many there are; with 0 nothing is kept.
+   */
+  hold(name: string, key: Buffer): Promise<number>;
   thaw(): Promise<void>;
   /** init kills everything in the pod. */
   release(): Promise<void>;
@@ -132,7 +137,10 @@ export interface Native {
     drop?: string[];
     /** Paths of the pod where something else is, by rule. */
     remapped?: string[];
-    tcp?: string;
+    /** Connections to outside by peer, src/remap/tcp-policy.ts. */
+    tcp?: Data;
+    /** The pod will be let go of: its init can keep what leads to outside. */
+    hold?: boolean;
     freezeTimeoutMs?: number;
     threads?: number;
     lock?: string;

@@ -141,14 +141,15 @@ class JobObject : public Napi::ObjectWrap<Object> {
   decltype(std::declval<Napi::Env>().AddCleanupHook(std::declval<std::function<void()>>())) hook_;
 };
 
-// `new Capture(options)`: survey(), read(directoryFd), remap(changes), thaw(), release().
+// `new Capture(options)`: survey(), read(directoryFd), remap(changes), hold(name, key), thaw(), release().
 class JsCapture : public JobObject<JsCapture, CaptureJob> {
  public:
   static Napi::Function define(Napi::Env env) {
     return DefineClass(
         env, "Capture",
         {InstanceMethod<&JsCapture::survey>("survey"), InstanceMethod<&JsCapture::read>("read"),
-         InstanceMethod<&JsCapture::remap>("remap"), InstanceMethod<&JsCapture::thaw>("thaw"),
+         InstanceMethod<&JsCapture::remap>("remap"), InstanceMethod<&JsCapture::hold>("hold"),
+         InstanceMethod<&JsCapture::thaw>("thaw"),
          InstanceMethod<&JsCapture::release>("release"),
          InstanceMethod("stop", static_cast<InstanceVoidMethodCallback>(&JsCapture::stop)),
          InstanceMethod("progress", static_cast<InstanceMethodCallback>(&JsCapture::progress)),
@@ -180,6 +181,12 @@ class JsCapture : public JobObject<JsCapture, CaptureJob> {
     return post(info, [changes = from_js(info[0])](Held<CaptureJob>& held) {
       held.job->remap(changes);
       return virt::Value();
+    });
+  }
+
+  Napi::Value hold(const Napi::CallbackInfo& info) {
+    return post(info, [name = from_js(info[0]), key = from_js(info[1])](Held<CaptureJob>& held) {
+      return virt::Value(static_cast<int64_t>(held.job->hold(name.as_string(), key.as_bytes())));
     });
   }
 

@@ -54,6 +54,7 @@ void Capture::freeze() {
                                               options_.terminal_master, options_.terminal_index);
   context_->drop = options_.drop;
   context_->tcp_policy = options_.tcp;
+  context_->holds = options_.hold;
   context_->remapped = options_.remapped;
   // Host pid → pod pid, for processes, threads, groups and sessions (whose leaders may be gone).
   auto pids = std::make_shared<std::map<pid_t, int>>();

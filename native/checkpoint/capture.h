@@ -23,7 +23,8 @@ struct CaptureOptions {
   int terminal_master = -1;    // the pod's terminal: init's descriptor of its master, in our table
   unsigned terminal_index = 0;
   std::set<std::string> drop;  // kinds the user is willing to lose
-  std::string tcp = "hold";
+  CaptureContext::TcpPolicy tcp;
+  bool hold = false;  // CaptureContext::holds
   std::set<std::string> remapped;  // paths of the pod where something else is, by rule
   int freeze_timeout_ms = 5000;
   unsigned threads = 2;
@@ -51,6 +52,8 @@ class Capture {
   // After survey(): [{give, uses: [{pid, fd, closeOnExec, watched: [{epoll, handle, events, data}]}]}], `give` a record of
   // kind "given" or {handle}.
   void remap_descriptors(const Value& changes);
+  // After survey(): what init is to keep.
+  [[nodiscard]] const std::vector<Handle>& handles() const { return handles_; }
   void thaw();
   // The pod was killed: wait for what we traced, so that nothing stays a zombie on our account.
   void reap();

@@ -101,6 +101,15 @@ void Rebuild::make_handles() {
     if (r.at("kind").as_string() != "dropped") records_[r.at("id").as_int()] = &r;
   }
   context_->make_handle = [this](int64_t id) { return make_handle(id); };
+  std::vector<int64_t> ids;
+  std::vector<int> held;
+  for (const auto& [id, fd] : options_.held) {
+    if (!records_.contains(id)) continue;
+    ids.push_back(id);
+    held.push_back(fd.get());
+  }
+  const std::vector<int> pushed = context_->push_all(held);
+  for (size_t i = 0; i < ids.size(); ++i) context_->handle_fds[ids[i]] = pushed[i];
   for (const auto& [id, record] : records_) {
     if (!names_a_process(*record)) (void)context_->handle_fd(id);
   }

@@ -22,6 +22,7 @@ struct RebuildOptions {
   pid_t init_host_pid = 0;
   UniqueFd terminal_master;  // init's, in our table; invalid if the pod has no terminal
   int image_directory = -1;
+  std::map<int64_t, UniqueFd> held;  // handles of the image that are there already, by id
   unsigned threads = 2;
   // Asks init to grow the seed in the region, with this pid in the pod.
   std::function<void(uint64_t region, uint64_t size, pid_t pid)> grow_seed;

@@ -70,14 +70,15 @@ ControlClient::Incoming ControlClient::receive() {
   return in;
 }
 
-ControlClient::Reply ControlClient::call(Type type, std::string_view payload, const char* doing) {
+ControlClient::Reply ControlClient::call(Type type, std::string_view payload, const char* doing,
+                                         const std::vector<int>& fds) {
   FrameHeader h;
   h.size = static_cast<uint32_t>(payload.size());
   h.type = static_cast<uint16_t>(type);
   h.number = next_++;
   std::string bytes(reinterpret_cast<const char*>(&h), sizeof h);
   bytes += payload;
-  const int error = send_with_fds(fd_.get(), bytes.data(), bytes.size(), nullptr, 0);
+  const int error = send_with_fds(fd_.get(), bytes.data(), bytes.size(), fds.data(), fds.size());
   if (error == -EPIPE || error == -ECONNRESET)
     throw OsError("ERR_POD_GONE", "sendmsg", EPIPE, "the pod's init has ended");
   if (error != 0) throw OsError("sendmsg", -error, doing);

@@ -25,7 +25,8 @@ class ControlClient {
     std::vector<UniqueFd> fds;
   };
   // Throws OsError with init's errno if the request was refused.
-  Reply call(protocol::Type type, std::string_view payload, const char* doing);
+  Reply call(protocol::Type type, std::string_view payload, const char* doing,
+             const std::vector<int>& fds = {});
 
   // The next event of a pod that is being made: kForked gives its pid, kFailed throws.
   pid_t await_fork();

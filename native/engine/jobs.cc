@@ -3,7 +3,9 @@
 #include <fcntl.h>
 #include <sys/syscall.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <set>
 
 #include "base/error.h"
 #include "base/fault.h"
@@ -59,7 +61,13 @@ CaptureJob::CaptureJob(const Value& options, Progress& progress)
   if (const Value* remapped = options.find("remapped")) {
     for (const Value& path : remapped->as_list()) o.remapped.insert(path.as_string());
   }
-  o.tcp = options.get_string("tcp", "hold");
+  if (const Value* tcp = options.find("tcp")) {
+    o.tcp.otherwise = tcp->at("otherwise").as_string();
+    for (const Value& r : tcp->at("rules").as_list())
+      o.tcp.rules.push_back({r.at("policy").as_string(), r.get_string("address", ""),
+                             static_cast<int>(r.get_int("port", 0))});
+  }
+  o.hold = options.get_bool("hold", false);
   o.freeze_timeout_ms = static_cast<int>(options.get_int("freezeTimeoutMs", 5000));
   o.threads = static_cast<unsigned>(options.get_int("threads", 2));
   o.open_in_pod = [this](const std::string& path, int flags) {
@@ -137,6 +145,39 @@ void CaptureJob::thaw() {
   capture_->thaw();
 }
 
+size_t CaptureJob::hold(const std::string& name, const std::string& key) {
+  std::vector<const Handle*> held;
+  for (const Handle& h : capture_->handles()) {
+    if (h.held) held.push_back(&h);
+  }
+  if (std::all_of(held.begin(), held.end(), [](const Handle* h) { return h->held == HeldAs::inside; })) return 0;
+  const auto ask = [&](const std::vector<const Handle*>& some) {
+    Writer w;
+    w.text(name);
+    w.text(key);
+    w.number(static_cast<uint32_t>(some.size()));
+    std::vector<int> fds;
+    for (const Handle* h : some) {
+      w.number(static_cast<uint32_t>(h->id));
+      w.number(*h->held);
+      fds.push_back(h->dup.get());
+    }
+    try {
+      control_.call(Type::kHold, w.bytes(), "leaving connections to the pod's init", fds);
+    } catch (const OsError& e) {
+      if (e.error() != EMFILE && e.error() != ETOOMANYREFS) throw;
+      throw OsError("ERR_TOO_MANY_FILES", "sendmsg", e.error(),
+                    "the pod's init cannot keep " + std::to_string(held.size()) + " connections");
+    }
+  };
+  ask({});
+  for (size_t at = 0; at < held.size(); at += protocol::kMostHeldInFrame) {
+    const size_t end = std::min(held.size(), at + protocol::kMostHeldInFrame);
+    ask({held.begin() + static_cast<ptrdiff_t>(at), held.begin() + static_cast<ptrdiff_t>(end)});
+  }
+  return held.size();
+}
+
 void CaptureJob::release() {
   progress_.phase = "release";
   fault_point("release");
@@ -166,6 +207,7 @@ Value RebuildJob::build() {
     const protocol::Status status = hello(*control_);
     if (status.terminal_fd >= 0) o.terminal_master = take_from(o.init_host_pid, status.terminal_fd);
     o.image_directory = directory_.get();
+    if (plan_.find("held") != nullptr) o.held = take_held();
     o.threads = static_cast<unsigned>(plan_.get_int("threads", 2));
     o.grow_seed = [this](uint64_t region, uint64_t size, pid_t pid) {
       Writer w;
@@ -194,6 +236,40 @@ Value RebuildJob::build() {
   }
 }
 
+// They stay the holder's as well until the pod lives: if nothing comes of it, nothing has happened.
+std::map<int64_t, UniqueFd> RebuildJob::take_held() {
+  const Value& held = plan_.at("held");
+  std::set<int64_t> wanted;
+  for (const Value& id : held.at("ids").as_list()) wanted.insert(id.as_int());
+  holder_ = std::make_unique<ControlClient>(ControlClient::connect(held.at("socket").as_string()));
+  std::map<int64_t, UniqueFd> all;
+  for (uint32_t at = 0, count = 1; at < count;) {
+    Writer w;
+    w.text(held.at("key").as_bytes());
+    w.number(at);
+    ControlClient::Reply reply;
+    try {
+      reply = holder_->call(Type::kTake, w.bytes(), "taking connections back from their holder");
+    } catch (const OsError& e) {
+      if (e.error() != EBUSY) throw;
+      throw OsError("ERR_POD_BUSY", "take", EBUSY, "another reattach is taking these connections");
+    }
+    protocol::Reader r(reply.payload);
+    count = r.number<uint32_t>();
+    const auto here = r.number<uint32_t>();
+    if (!r.ok() || here == 0 || here > count - at)
+      throw OsError("recvmsg", EPROTO, "taking connections back from their holder");
+    if (here != reply.fds.size())
+      throw OsError("ERR_TOO_MANY_FILES", "recvmsg", EMFILE, "taking connections back from their holder");
+    for (uint32_t i = 0; i < here; ++i) {
+      const auto id = int64_t{r.number<uint32_t>()};
+      if (wanted.contains(id)) all[id] = std::move(reply.fds[i]);
+    }
+    at += here;
+  }
+  return all;
+}
+
 UniqueFd RebuildJob::commit() {
   progress_.phase = "commit";
   fault_point("rebuild-commit");
@@ -209,6 +285,15 @@ UniqueFd RebuildJob::commit() {
     rebuild_->let_go();
   } catch (const OsError&) {
     rebuild_.reset();
+  }
+  if (holder_) {
+    Writer drop;
+    drop.text(plan_.at("held").at("key").as_bytes());
+    try {
+      holder_->call(Type::kDrop, drop.bytes(), "ending the holder");
+    } catch (const OsError&) {
+      // It has ended: the sockets are the pod's.
+    }
   }
   return std::move(control_dup_);
 }

@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 
@@ -25,7 +26,7 @@ struct Progress {
 
 class CaptureJob {
  public:
-  // {socket, drop: [kinds], tcp, freezeTimeoutMs, threads}
+  // {socket, drop: [kinds], tcp: {otherwise, rules: [{policy, address?, port?}]}, hold, freezeTimeoutMs, threads}
   CaptureJob(const Value& options, Progress& progress);
 
   // Freezes and surveys. The result has blockers, and all of the image but the pages.
@@ -35,6 +36,9 @@ class CaptureJob {
   // Other descriptors in place of those that processes have; after survey().
   void remap(const Value& changes);
   void thaw();
+  // Gives init what leads to outside, to keep when the pod is released, under a socket of this name beside its own. How many
+  // there are; with none nothing is done.
+  size_t hold(const std::string& name, const std::string& key);
   // The image is complete and safe: init kills the pod.
   void release();
 
@@ -49,7 +53,7 @@ class CaptureJob {
 
 class RebuildJob {
  public:
-  // The plan: the image's record plus {grow, seedPid, directory}; `launch` is what virt-init needs.
+  // The plan: the image's record plus {grow, seedPid, directory, held?: {socket, key, ids}}; `launch` is what virt-init needs.
   RebuildJob(Value plan, protocol::LaunchPlan launch, LaunchFiles files, Progress& progress);
 
   // Makes the pod, all of it held. {initPid, notes}
@@ -58,12 +62,14 @@ class RebuildJob {
   UniqueFd commit();
 
  private:
+  std::map<int64_t, UniqueFd> take_held();
+
   Value plan_;
   protocol::LaunchPlan launch_;
   LaunchFiles files_;
   Progress& progress_;
   UniqueFd directory_;
-  std::unique_ptr<ControlClient> control_;
+  std::unique_ptr<ControlClient> control_, holder_;
   UniqueFd control_dup_;
   std::unique_ptr<Rebuild> rebuild_;
 };

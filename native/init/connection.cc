@@ -1,5 +1,6 @@
 #include "init/connection.h"
 
+#include <fcntl.h>
 #include <sys/socket.h>
 
 #include <cerrno>
@@ -15,6 +16,10 @@ time_t monotonic_seconds() {
   timespec t{};
   clock_gettime(CLOCK_MONOTONIC, &t);
   return t.tv_sec;
+}
+
+Connection::~Connection() {
+  for (const auto& [at, fd] : out_fds_) ::close(fd);
 }
 
 bool Connection::receive() {
@@ -81,39 +86,43 @@ void Connection::reply(const Frame& request, int error, std::string_view payload
       std::string_view(reinterpret_cast<const char*>(&status), sizeof status), payload);
 }
 
+void Connection::reply_with(const Frame& request, std::string_view payload, const std::vector<int>& fds) {
+  for (const int fd : fds) out_fds_.emplace_back(out_.size(), fcntl(fd, F_DUPFD_CLOEXEC, 0));
+  reply(request, 0, payload);
+}
+
 bool Connection::flush() {
   while (unsent() > 0) {
-    // Up to the next byte that a descriptor rides on.
-    int fd = -1;
-    size_t end = out_.size();
-    if (!out_fds_.empty()) {
-      if (out_fds_.front().first == sent_) {
-        fd = out_fds_.front().second;
-        if (out_fds_.size() > 1) end = out_fds_[1].first;
-      } else {
-        end = out_fds_.front().first;
+    // Up to the next byte that descriptors ride on.
+    int fds[kMaxPassedFds];
+    size_t riding = 0, end = out_.size();
+    for (const auto& [at, fd] : out_fds_) {
+      if (at != sent_ || riding == kMaxPassedFds) {
+        end = at;
+        break;
       }
+      fds[riding++] = fd;
     }
     iovec iov{out_.data() + sent_, end - sent_};
-    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+    alignas(cmsghdr) char control[CMSG_SPACE(sizeof fds)] = {};
     msghdr msg{};
     msg.msg_iov = &iov;
     msg.msg_iovlen = 1;
-    if (fd >= 0) {
+    if (riding > 0) {
       msg.msg_control = control;
-      msg.msg_controllen = sizeof control;
+      msg.msg_controllen = CMSG_SPACE(sizeof(int) * riding);
       cmsghdr* c = CMSG_FIRSTHDR(&msg);
       c->cmsg_level = SOL_SOCKET;
       c->cmsg_type = SCM_RIGHTS;
-      c->cmsg_len = CMSG_LEN(sizeof(int));
-      std::memcpy(CMSG_DATA(c), &fd, sizeof fd);
+      c->cmsg_len = CMSG_LEN(sizeof(int) * riding);
+      std::memcpy(CMSG_DATA(c), fds, sizeof(int) * riding);
     }
     const ssize_t n = sendmsg(fd_.get(), &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0 && errno == EAGAIN) return true;
     if (n <= 0) return false;
-    if (fd >= 0) {
-      ::close(fd);
+    for (; riding > 0; --riding) {
+      ::close(out_fds_.front().second);
       out_fds_.pop_front();
     }
     sent_ += static_cast<size_t>(n);

@@ -22,6 +22,9 @@ struct Frame {
 class Connection {
  public:
   explicit Connection(UniqueFd fd) : fd_(std::move(fd)) {}
+  Connection(const Connection&) = delete;
+  Connection& operator=(const Connection&) = delete;
+  ~Connection();
 
   [[nodiscard]] int fd() const { return fd_.get(); }
   [[nodiscard]] bool open() const { return static_cast<bool>(fd_); }
@@ -37,7 +40,9 @@ class Connection {
   UniqueFd take_fd();
 
   void event(protocol::Type type, std::string_view payload);
+  // `fd` is closed when it has been sent; of `fds` copies are sent.
   void reply(const Frame& request, int error, std::string_view payload = {}, int fd = -1);
+  void reply_with(const Frame& request, std::string_view payload, const std::vector<int>& fds);
   // Sends what the socket takes now. False: the other side is gone.
   bool flush();
   [[nodiscard]] size_t unsent() const { return out_.size() - sent_; }
@@ -46,6 +51,7 @@ class Connection {
 
   bool subscribed = false;
   bool seeding = false;  // the pod is being rebuilt for this one
+  bool holding = false;  // what it gave to be held is let go of with it, until the pod is released
   bool hooks = false;    // it answers for the pod's hooks
   int console = -1;      // the console it views, or -1
   bool read_only = false;

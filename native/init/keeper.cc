@@ -42,10 +42,11 @@ uint64_t tag(Source source, size_t index) { return (static_cast<uint64_t>(source
 }  // namespace
 
 Keeper::Keeper(protocol::LaunchPlan plan, UniqueFd state_dir, UniqueFd listener, UniqueFd first_supervisor,
-               UniqueFd own_program, UniqueFd host_proc, Interposer& interposer)
+               UniqueFd socket_dir, UniqueFd own_program, UniqueFd host_proc, Interposer& interposer)
     : plan_(std::move(plan)),
       state_dir_(std::move(state_dir)),
       listener_(std::move(listener)),
+      socket_dir_(std::move(socket_dir)),
       own_program_(std::move(own_program)),
       host_proc_(std::move(host_proc)),
       interposer_(interposer) {
@@ -262,6 +263,7 @@ void Keeper::accept_supervisor() {
 void Keeper::drop(Connection& c) {
   const bool seeding = c.seeding;
   c.close();
+  if (std::exchange(c.holding, false) && !detached_) holder_.reset();
   if (std::exchange(c.hooks, false)) interposer_.set_hooked(false);
   // Half a pod is no pod: whoever was rebuilding it is gone before the final word.
   if (seeding && rebuilding_) {

@@ -11,6 +11,7 @@
 
 #include "init/connection.h"
 #include "init/console.h"
+#include "init/holder.h"
 #include "init/interposer.h"
 #include "init/protocol.h"
 #include "init/spawn.h"
@@ -21,13 +22,15 @@ namespace virt::init {
 
 class Keeper {
  public:
-  // `own_program`: virt-init's file, where a pod is to be rebuilt. `host_proc`: the host's /proc. `interposer` outlives
-  // the keeper.
+  // `socket_dir`: where the control socket is, as the host shows it. `own_program`: virt-init's file, where a pod is to be
+  // rebuilt. `host_proc`: the host's /proc. `interposer` outlives the keeper.
   Keeper(protocol::LaunchPlan plan, UniqueFd state_dir, UniqueFd listener, UniqueFd first_supervisor,
-         UniqueFd own_program, UniqueFd host_proc, Interposer& interposer);
+         UniqueFd socket_dir, UniqueFd own_program, UniqueFd host_proc, Interposer& interposer);
 
   // Starts the program, or waits to be told what to rebuild. Returns init's exit code when the pod has ended.
   int run();
+  // What the pod left behind when it was detached, if it had anything to hold.
+  std::unique_ptr<Holder> take_holder() { return detached_ ? std::move(holder_) : nullptr; }
 
  private:
   Step prepare();
@@ -45,6 +48,7 @@ class Keeper {
   void handle_lock(Connection& c, const Frame& f);
   void handle_open(Connection& c, const Frame& f);
   void handle_seed(Connection& c, const Frame& f);
+  void handle_hold(Connection& c, const Frame& f);
   static void handle_socket(Connection& c, const Frame& f);
   void handle_commit(Connection& c, const Frame& f);
   void handle_hook(Connection& c, const Frame& f);
@@ -83,11 +87,12 @@ class Keeper {
   }
 
   protocol::LaunchPlan plan_;
-  UniqueFd state_dir_, listener_, signals_, own_program_, host_proc_;
+  UniqueFd state_dir_, listener_, signals_, socket_dir_, own_program_, host_proc_;
   std::vector<std::unique_ptr<Connection>> connections_;
   std::vector<std::unique_ptr<Console>> consoles_;  // 0: the first program's, if it has one
   Log log_;
   Interposer& interposer_;
+  std::unique_ptr<Holder> holder_;
   std::vector<protocol::Status::Stream> streams_;
 
   pid_t first_pid_ = 0;

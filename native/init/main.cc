@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <string>
 #include <utility>
 
@@ -84,15 +85,23 @@ int run(int plan_fd, int control, int listener) {
   // Never deleted: its thread answers until the process is gone, also for what is removed below.
   auto& interposer = *new Interposer;
   int code;
+  std::unique_ptr<Holder> holder;
   if (const Step s = furnish(plan); s.failed()) {
     code = tell_failure(control, s);
   } else {
     Keeper keeper(std::move(plan), std::move(state_dir), UniqueFd(listener), UniqueFd(control),
-                  std::move(own_program), std::move(host_proc), interposer);
+                  UniqueFd(fcntl(socket_dir.get(), F_DUPFD_CLOEXEC, 0)), std::move(own_program),
+                  std::move(host_proc), interposer);
     code = keeper.run();
+    holder = keeper.take_holder();
   }
   unlinkat(socket_dir.get(), socket_name.c_str(), 0);
   remove_mount_points();
+  if (holder) {
+    prctl(PR_SET_NAME, "virt-hold");
+    leave_mounts();
+    holder->run();
+  }
   return code;
 }
 

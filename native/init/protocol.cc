@@ -134,6 +134,10 @@ std::string encode(const Status& status) {
   return w.bytes();
 }
 
+std::string encode(const HoldStatus& status) {
+  return wire::pack(status.version, status.connections, status.listeners, status.datagrams, status.held_ms);
+}
+
 bool decode(std::string_view bytes, Status* status) {
   Reader r(bytes);
   status->version = r.number<uint32_t>();

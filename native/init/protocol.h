@@ -19,7 +19,7 @@
 
 namespace virt::protocol {
 
-inline constexpr uint32_t kVersion = 2;
+inline constexpr uint32_t kVersion = 3;
 inline constexpr uint32_t kMostFrameBytes = 8 << 20;  // argv and environment may be large (ARG_MAX)
 
 enum class Type : uint16_t {
@@ -42,7 +42,12 @@ enum class Type : uint16_t {
   kAnswer = 16,   // what a hook says (interpose/asks.h), up to 1 fd; no reply
   kSocket = 17,   // u32 family, u32 type, u32 protocol → one fd, a socket of the pod's network namespace
   kMount = 18,    // from, to: what is at `from` appears at `to` as well, in the pod
+  kHold = 19,     // text name, text key, u32 count, then of each u32 id, u32 HeldSort, its descriptor riding: kept after kRelease.
+                  // The first with none: it makes room
   kCatchUp = 20,  // the journal holds all that was done so far when the answer comes
+  // requests to a holder (init/holder.h), which answers kHello (text key, or nothing) with a HoldStatus
+  kTake = 21,  // text key, u32 from → u32 how many there are, u32 count, u32 ids, their descriptors riding
+  kDrop = 22,  // text key, or empty: what is held is let go of, and the holder ends
   // events
   kForked = 0xff,    // u32 pid of init as its parent sees it; before anything else
   kStarted = 0x100,  // u32 pid of the first program
@@ -64,6 +69,18 @@ struct FrameHeader {
   uint32_t number = 0;
 };
 static_assert(sizeof(FrameHeader) == 12);
+
+inline constexpr size_t kKeyBytes = 32;
+inline constexpr size_t kMostHeldInFrame = 128;
+// kInside: between two processes of the pod, through a listener that is held.
+enum class HeldSort : uint32_t { kConnection = 0, kListener = 1, kDatagram = 2, kInside = 3 };
+
+// A holder's answer to kHello.
+struct HoldStatus {
+  uint32_t version = kVersion;
+  uint32_t connections = 0, listeners = 0, datagrams = 0;
+  uint64_t held_ms = 0;
+};
 
 // How the first program's standard streams are made.
 enum class Stdio : uint32_t {
@@ -173,6 +190,7 @@ bool decode(std::string_view bytes, LaunchPlan* plan);
 std::string encode(const ExecPlan& plan);
 bool decode(std::string_view bytes, ExecPlan* plan);
 std::string encode(const Status& status);
+std::string encode(const HoldStatus& status);
 bool decode(std::string_view bytes, Status* status);
 
 }  // namespace virt::protocol

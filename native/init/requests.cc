@@ -109,6 +109,9 @@ void Keeper::handle(Connection& c, const Frame& f) {
     case Type::kAnswer:
       handle_answer(c, f);
       return;
+    case Type::kHold:
+      handle_hold(c, f);
+      return;
     case Type::kSocket:
       handle_socket(c, f);
       return;
@@ -259,6 +262,32 @@ void Keeper::handle_seed(Connection& c, const Frame& f) {
   note_streams(plan.stdio);
   const pid_t pid = grow_seed(plan, own_program_.get());
   c.reply(f, pid > 0 ? 0 : -pid, pack(static_cast<uint32_t>(pid > 0 ? pid : 0)));
+}
+
+// What stays when the pod is released. Until then it is the connection's: whoever detaches may give up, or die.
+void Keeper::handle_hold(Connection& c, const Frame& f) {
+  auto fds = c.take_fds();
+  Reader r(f.payload);
+  const std::string name = r.text(), key = r.text();
+  const auto count = r.number<uint32_t>();
+  if (!r.ok() || count > protocol::kMostHeldInFrame || rebuilding_ || (holder_ && !c.holding))
+    return c.reply(f, EINVAL);
+  if (count > fds.size()) return c.reply(f, EMFILE);  // the kernel leaves out those there is no room for
+  if (!holder_) {
+    holder_ = std::make_unique<Holder>();
+    c.holding = true;
+    if (const int error = holder_->listen(socket_dir_.get(), name, key); error != 0) {
+      holder_.reset();
+      return c.reply(f, error);
+    }
+  }
+  int error = 0;
+  for (uint32_t i = 0; i < count && error == 0; ++i) {
+    const auto id = r.number<uint32_t>();
+    const auto sort = r.number<protocol::HeldSort>();
+    error = r.ok() ? holder_->add(id, sort, std::move(fds[i])) : EINVAL;
+  }
+  c.reply(f, error);
 }
 
 void Keeper::handle_socket(Connection& c, const Frame& f) {

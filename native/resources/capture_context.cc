@@ -171,6 +171,20 @@ MemoryObject& CaptureContext::memory(const std::string& kind, const Inode& inode
   return memories_.back();
 }
 
+const std::string& CaptureContext::TcpPolicy::of(const std::string& address, int port) const {
+  for (const Rule& r : rules) {
+    if ((r.address.empty() || r.address == address) && (r.port == 0 || r.port == port)) return r.policy;
+  }
+  return otherwise;
+}
+
+bool CaptureContext::hold(Handle& handle, HeldAs as) {
+  if (!holds) return false;
+  handle.held = as;
+  handle.record.set("held", true);
+  return true;
+}
+
 void CaptureContext::block(Blocker blocker) {
   if (!blocker.kind.empty() && drop.contains(blocker.kind)) {
     accepted.push_back("dropped " + blocker.kind +

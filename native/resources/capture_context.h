@@ -87,7 +87,21 @@ class CaptureContext {
   std::vector<Blocker> blockers;
   std::set<std::string> drop;  // kinds the user is willing to lose
   std::vector<std::string> accepted;
-  std::string tcp_policy;          // "hold", "close"
+  // What becomes of a connection to outside: the first rule that fits its peer, else `otherwise`.
+  struct TcpPolicy {
+    struct Rule {
+      std::string policy, address;  // no address: any
+      int port = 0;                 // 0: any
+    };
+    std::vector<Rule> rules;
+    std::string otherwise = "hold";  // "hold", "close", "reconnect"
+    [[nodiscard]] const std::string& of(const std::string& address, int port) const;
+  };
+  TcpPolicy tcp_policy;
+  bool holds = false;  // the pod's init keeps what leads to outside
+  // The very handle is there again after a reattach on this host; whatever its record says is for elsewhere. False if nothing
+  // is held.
+  bool hold(Handle& handle, HeldAs as);
   std::set<std::string> remapped;  // paths of the pod where something else is, by rule
 
   // stat(2) of a path inside the pod.

@@ -7,6 +7,7 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,9 @@
 namespace virt {
 
 struct Kind;
+
+// As what a holder counts it.
+enum class HeldAs : uint32_t { connection = 0, listener = 1, datagram = 2, inside = 3 };
 
 struct HandleUse {
   int pid = 0, fd = 0;  // as the program sees them
@@ -36,6 +40,7 @@ struct Handle {
   int flags = 0;        // open flags without O_CLOEXEC
   int64_t position = 0;
   Value record;  // what goes into the image, made by the kind
+  std::optional<HeldAs> held;  // the pod's init keeps it when the pod is detached
 
   [[nodiscard]] int access() const { return flags & 3; }  // O_RDONLY, O_WRONLY, O_RDWR
 };

@@ -1,10 +1,12 @@
 // TCP and UDP sockets (tcp(7), udp(7), ip(7), ipv6(7)) that listen, are bound, or are nothing yet.
-// Connections are refused unless the user lets them be closed: then the program finds them reset.
+// Connections to outside are kept by the pod's init (CaptureContext::hold); elsewhere, or if the user wants it so, the program
+// finds them reset, or made anew.
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
 
@@ -112,7 +114,9 @@ void capture_tcp(Handle& h, CaptureContext& c) {
   check(getsockopt(h.dup.get(), IPPROTO_TCP, TCP_INFO, &info, &size), "getsockopt", "examining a TCP socket");
   if (info.tcpi_state == TCP_LISTEN) {
     h.record.set("state", "listening").set("backlog", static_cast<int64_t>(info.tcpi_sacked));
-    if (info.tcpi_unacked > 0 && c.tcp_policy != "close") {
+    if (info.tcpi_unacked > 0) h.record.set("waiting", static_cast<int64_t>(info.tcpi_unacked));
+    if (c.hold(h, HeldAs::listener)) return;
+    if (info.tcpi_unacked > 0 && c.tcp_policy.otherwise != "close") {
       c.block(h, "ERR_BACKLOG",
               std::to_string(info.tcpi_unacked) + " connections wait in the backlog of a listening socket",
               "try again when the program has accepted them, or let them be reset with --tcp close");
@@ -123,10 +127,20 @@ void capture_tcp(Handle& h, CaptureContext& c) {
     h.record.set("state", "closed");
     return;
   }
-  h.record.set("state", "reset");
   const auto peer = peer_address(h.dup.get());
   const std::string whom = peer ? " to " + show(*peer) : "";
-  if (c.tcp_policy == "close") {
+  if (peer) h.record.set("peer", pack(*peer));
+  const Value* address = h.record.find("peer");
+  const std::string& policy =
+      c.tcp_policy.of(address == nullptr ? "" : address->at("address").as_string(), peer ? peer->port() : 0);
+  if (policy == "reconnect" && peer) {
+    h.record.set("state", "reconnect");
+    return;
+  }
+  h.record.set("state", "connected");
+  if (policy == "hold" && c.hold(h, HeldAs::connection)) return;
+  h.record.set("state", "reset");
+  if (policy != "hold") {
     c.accepted.push_back("closed the TCP connection" + whom +
                          (h.uses.empty() ? ""
                                          : " of pid " + std::to_string(h.uses[0].pid) + ", fd " +
@@ -140,7 +154,8 @@ void capture_tcp(Handle& h, CaptureContext& c) {
 void capture_udp(Handle& h, CaptureContext& c) {
   int waiting = 0;
   h.record.set("state", "closed");
-  if (ioctl(h.dup.get(), SIOCINQ, &waiting) == 0 && waiting > 0) {
+  if (ioctl(h.dup.get(), SIOCINQ, &waiting) == 0 && waiting > 0) h.record.set("waiting", waiting);
+  if (!c.hold(h, HeldAs::datagram) && waiting > 0) {
     c.block(h, "ERR_UDP_QUEUE", "a UDP socket with datagrams that were not read yet",
             "try again when they are read");
   }
@@ -187,13 +202,39 @@ int make_reset(RebuildContext& c, int family) {
   return fd;
 }
 
+// The same peer dialled again. -1 if it does not answer.
+int reconnect(const Value& record, RebuildContext& c, int family) {
+  constexpr int kPatienceMs = 3000;  // the pod waits for it
+  Batch b = c.batch();
+  const size_t made = b.call(SYS_socket, family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  const int fd = c.run_for_fd(b, made, "socket", "making a socket");
+  const UniqueFd mine = c.take(fd);
+  set_options(mine.get(), record.at("options"), OptionsWhen::before_bind);
+  const Address peer = unpack(record.at("peer"), family);
+  int error = 0;
+  socklen_t size = sizeof error;
+  pollfd p{mine.get(), POLLOUT, 0};
+  const bool connected =
+      connect(mine.get(), peer.get(), peer.size) == 0 ||
+      (errno == EINPROGRESS && poll(&p, 1, kPatienceMs) > 0 &&
+       getsockopt(mine.get(), SOL_SOCKET, SO_ERROR, &error, &size) == 0 && error == 0);
+  if (!connected) {
+    c.close(fd);
+    c.notes.push_back("the connection to " + show(peer) + " could not be made again: its program finds it reset");
+    return -1;
+  }
+  set_options(mine.get(), record.at("options"), OptionsWhen::after);
+  return fd;
+}
+
 int rebuild(const Value& record, RebuildContext& c) {
   const int family = record.at("family").as_string() == "ipv4" ? AF_INET : AF_INET6;
   const bool tcp = record.at("type").as_string() == "tcp";
   const std::string& state = record.at("state").as_string();
   const Value& options = record.at("options");
-  if (state == "reset") {
-    const int fd = make_reset(c, family);
+  if (state == "reset" || state == "connected" || state == "reconnect") {
+    int fd = state == "reconnect" ? reconnect(record, c, family) : -1;
+    if (fd < 0) fd = make_reset(c, family);
     set_status_flags(c.take(fd).get(), static_cast<int>(record.at("flags").as_int()));
     return fd;
   }

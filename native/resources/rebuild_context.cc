@@ -104,7 +104,17 @@ int RebuildContext::reopen(int seed_fd, int flags) {
 
 void RebuildContext::close(int seed_fd) { call(SYS_close, seed_fd); }
 
-int RebuildContext::push(int fd) {
+std::vector<int> RebuildContext::push_all(const std::vector<int>& fds) {
+  constexpr size_t kMostAtOnce = 64;  // as many as a batch has room for
+  if (fds.size() > kMostAtOnce) {
+    std::vector<int> all;
+    for (size_t at = 0; at < fds.size(); at += kMostAtOnce) {
+      const auto from = fds.begin() + static_cast<ptrdiff_t>(at);
+      const auto some = push_all({from, from + static_cast<ptrdiff_t>(std::min(kMostAtOnce, fds.size() - at))});
+      all.insert(all.end(), some.begin(), some.end());
+    }
+    return all;
+  }
   Batch pair = batch();
   const RemoteAddress ends = pair.out(2 * sizeof(int));
   const size_t made = pair.call(SYS_socketpair, AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, ends);
@@ -114,36 +124,42 @@ int RebuildContext::push(int fd) {
   pair.read(ends, end, sizeof end);
   const char ride = 0;
   const UniqueFd ours(static_cast<int>(syscall(SYS_pidfd_getfd, pidfd_.get(), end[1], 0)));
-  const int sent = ours ? send_with_fds(ours.get(), &ride, 1, &fd, 1) : -errno;
+  const int sent = ours ? send_with_fds(ours.get(), &ride, 1, fds.data(), fds.size()) : -errno;
 
   Batch b = batch();
-  constexpr size_t kControl = CMSG_SPACE(sizeof(int));
-  const RemoteAddress control = b.out(kControl), bytes = b.out(1);
+  const size_t room = CMSG_SPACE(sizeof(int) * fds.size());
+  const RemoteAddress control = b.out(room), bytes = b.out(1);
   const iovec part{reinterpret_cast<void*>(bytes), 1};
   msghdr head{};
   head.msg_iov = reinterpret_cast<iovec*>(b.in(&part, sizeof part));
   head.msg_iovlen = 1;
   head.msg_control = reinterpret_cast<void*>(control);
-  head.msg_controllen = kControl;
+  head.msg_controllen = room;
   const size_t got = b.call(SYS_recvmsg, end[0], b.in(&head, sizeof head), MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
   b.call(SYS_close, end[0]);
   b.call(SYS_close, end[1]);
   run(b);
   if (sent < 0) throw OsError("sendmsg", -sent, "passing a descriptor into the pod");
   b.must(got, "recvmsg", "passing a descriptor into the pod");
-  alignas(cmsghdr) char received[kControl];
-  b.read(control, received, sizeof received);
+  alignas(cmsghdr) char received[CMSG_SPACE(sizeof(int) * kMostAtOnce)];
+  b.read(control, received, room);
   const auto* message = reinterpret_cast<const cmsghdr*>(received);
-  // None if its table is full.
-  if (message->cmsg_level != SOL_SOCKET || message->cmsg_type != SCM_RIGHTS)
-    throw OsError("recvmsg", EMFILE, "passing a descriptor into the pod");
-  int there = -1;
-  std::memcpy(&there, CMSG_DATA(message), sizeof there);
+  // Fewer if its table is full.
+  if (message->cmsg_level != SOL_SOCKET || message->cmsg_type != SCM_RIGHTS ||
+      message->cmsg_len != CMSG_LEN(sizeof(int) * fds.size()))
+    throw OsError("ERR_TOO_MANY_FILES", "recvmsg", EMFILE, "passing a descriptor into the pod");
+  std::vector<int> there(fds.size());
+  std::memcpy(there.data(), CMSG_DATA(message), sizeof(int) * there.size());
   Batch place = batch();
-  const size_t moved = place.call(SYS_fcntl, there, F_DUPFD_CLOEXEC, first_fd_);
-  place.call(SYS_close, there);
+  std::vector<size_t> moved;
+  for (const int fd : there) {
+    moved.push_back(place.call(SYS_fcntl, fd, F_DUPFD_CLOEXEC, first_fd_));
+    place.call(SYS_close, fd);
+  }
   run(place);
-  return static_cast<int>(place.must(moved, "fcntl", "moving a descriptor to its place"));
+  for (size_t i = 0; i < there.size(); ++i)
+    there[i] = static_cast<int>(place.must(moved[i], "fcntl", "moving a descriptor to its place"));
+  return there;
 }
 
 UniqueFd RebuildContext::take(int seed_fd) const {

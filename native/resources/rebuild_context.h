@@ -44,8 +44,9 @@ class RebuildContext {
   // Memory of the seed that holds `bytes`, for what a batch has no room for; and its end.
   RemoteAddress lend(const std::string& bytes);
   void take_back(RemoteAddress address, size_t size);
-  // A descriptor of ours, in the seed's table.
-  int push(int fd);
+  // A descriptor of ours, in the seed's table; many at once are much cheaper.
+  int push(int fd) { return push_all({fd}).front(); }
+  std::vector<int> push_all(const std::vector<int>& fds);
   // The very description, in our table.
   [[nodiscard]] UniqueFd take(int seed_fd) const;
 

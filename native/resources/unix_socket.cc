@@ -1,6 +1,6 @@
 // Unix sockets (unix(7)): pairs and connections inside the pod with what waits in them, bound and listening
-// ones. A stream whose other end lies outside the pod is refused (unless the launcher gave it,
-// launcher_stream.cc).
+// ones. A stream whose other end lies outside the pod is kept by the pod's init (unless the launcher gave it,
+// launcher_stream.cc); elsewhere the program finds it closed.
 #include "resources/unix_socket.h"
 
 #include <fcntl.h>
@@ -85,6 +85,11 @@ void capture_connected(Handle& h, CaptureContext& c, const UnixSocketInfo& info,
   const bool mutual = peer != nullptr && c.unix_sockets().at(info.peer).peer == h.st.st_ino;
   if (type == SOCK_DGRAM && !closed && !mutual && !name.empty()) return capture_sender(h, c, peer, name);
   if (peer == nullptr && !closed) {
+    h.record.set("state", "outside");
+    if (!name.empty()) h.record.set("peerName", Value::bytes(name.data(), name.size()));
+    if (const std::string own = own_unix_name(h.dup.get()); !own.empty())
+      h.record.set("name", Value::bytes(own.data(), own.size()));
+    if (c.hold(h, HeldAs::connection)) return;
     c.block(h, "ERR_CONNECTION",
             "a unix socket connected to a process outside the pod" +
                 (name.empty() || name[0] == '\0' ? "" : " (" + name + ")"),
@@ -108,6 +113,8 @@ void capture_connected(Handle& h, CaptureContext& c, const UnixSocketInfo& info,
   if (!theirs.empty()) h.record.set("peerName", Value::bytes(theirs.data(), theirs.size()));
   const std::string& called = own.empty() ? theirs : own;
   if (called.empty()) return;
+  // It may wait in the backlog of a listener that is held, together with others that are not ours.
+  if (type != SOCK_DGRAM) c.hold(h, HeldAs::inside);
   const Handle* listener = listener_named(c, called);
   if (listener == nullptr) return;
   // A name in the file system has to be there still, to be connected to.
@@ -142,7 +149,8 @@ void capture(Handle& h, CaptureContext& c) {
     h.record.set("state", info.state == kListening ? "listening" : "unconnected");
   }
   const std::string name = own_unix_name(fd);
-  if (h.record.get_string("state", "") != "connected" || type == SOCK_DGRAM) {
+  const std::string state = h.record.get_string("state", "");
+  if ((state != "connected" && state != "outside") || type == SOCK_DGRAM) {
     if (!name.empty()) h.record.set("name", Value::bytes(name.data(), name.size()));
     if (!name.empty() && name[0] != '\0') {
       const std::string path = socket_file_path(name, h, c);
@@ -159,6 +167,8 @@ void capture(Handle& h, CaptureContext& c) {
   }
   if (info.state == kListening) {
     h.record.set("backlog", static_cast<int64_t>(info.write_queue));
+    if (info.receive_queue > 0) h.record.set("waiting", static_cast<int64_t>(info.receive_queue));
+    if (c.hold(h, HeldAs::listener)) return;
     if (info.receive_queue > 0) {
       c.block(h, "ERR_BACKLOG",
               std::to_string(info.receive_queue) + " connections wait in the backlog of a listening socket",
@@ -166,7 +176,7 @@ void capture(Handle& h, CaptureContext& c) {
     }
     return;
   }
-  if (h.record.find("state") != nullptr) capture_unix_queue(h, c, type);
+  if (!state.empty() && state != "outside") capture_unix_queue(h, c, type);
 }
 
 // --- rebuild
@@ -340,6 +350,14 @@ int rebuild(const Value& record, RebuildContext& c) {
   const std::string& state = record.at("state").as_string();
   if (state == "connected") return rebuild_connected(record, c);
   const int type = type_number(record.at("type").as_string());
+  if (state == "outside") {
+    auto ends = make_pair(c, type);
+    c.close(ends.at("b"));
+    const UniqueFd end = c.take(ends.at("a"));
+    set_options(end.get(), record.at("options"), OptionsWhen::after);
+    set_status_flags(end.get(), static_cast<int>(record.at("flags").as_int()));
+    return ends.at("a");
+  }
   const int fd = make_unix_socket(c, type);
   const UniqueFd mine = c.take(fd);
   set_options(mine.get(), record.at("options"), OptionsWhen::before_bind);

@@ -10,8 +10,8 @@
 
 namespace virt {
 
-// The kernel passes at most 253 descriptors in one message; ours carry far fewer.
-inline constexpr size_t kMaxPassedFds = 16;
+// The kernel passes at most 253 descriptors in one message (unix(7)).
+inline constexpr size_t kMaxPassedFds = 200;
 
 // Sends all of `data`, the fds riding on its first byte. 0, or -errno. Blocks; never raises SIGPIPE.
 int send_with_fds(int socket, const void* data, size_t size, const int* fds, size_t fd_count);

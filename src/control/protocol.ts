@@ -3,7 +3,7 @@
  */
 
 /** Version of the protocol; both sides must have the same. */
-export const protocolVersion = 2;
+export const protocolVersion = 3;
 
 export const mostFrameBytes = 8 << 20;
 export const headerBytes = 12;
@@ -26,6 +26,7 @@ export const FrameType = {
   answer: 16,
   mount: 18,
   catchUp: 20,
+  drop: 22,
   forked: 0xff,
   started: 0x100,
   exited: 0x101,
@@ -80,5 +81,25 @@ export function decodeStatus(bytes: Buffer): InitStatus {
     hasTerminal: bytes.readInt32LE(24) >= 0,
     terminalIndex: bytes.readUInt32LE(28),
     rebuilding: bytes.readUInt32LE(32) !== 0,
+  };
+}
+
+/** A holder's answer to hello: what is left of a detached pod. */
+export interface HoldStatus {
+  version: number;
+  connections: number;
+  listeners: number;
+  /** Sockets that send and receive datagrams. */
+  datagrams: number;
+  heldMs: number;
+}
+
+export function decodeHoldStatus(bytes: Buffer): HoldStatus {
+  return {
+    version: bytes.readUInt32LE(0),
+    connections: bytes.readUInt32LE(4),
+    listeners: bytes.readUInt32LE(8),
+    datagrams: bytes.readUInt32LE(12),
+    heldMs: Number(bytes.readBigUInt64LE(16)),
   };
 }

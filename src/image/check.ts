@@ -264,7 +264,7 @@ function isFifo(path: string): boolean {
 async function checkPorts(m: Manifest): Promise<Blocker[]> {
   const out: Blocker[] = [];
   for (const h of m.handles) {
-    if (h.kind !== "inet-socket" || h.type !== "tcp" || h.state !== "listening" || !h.local) continue;
+    if (h.kind !== "inet-socket" || h.type !== "tcp" || h.state !== "listening" || !h.local || h.held) continue;
     const { address, port } = h.local;
     const code = await new Promise<string | undefined>((resolve) => {
       const server = createServer();

@@ -160,6 +160,8 @@ const living = v.object({
 
 const owner = v.object({ type: count, pid: int, signal: optional(int) });
 const common = { id: count, flags: count, owner: optional(owner), locks: optional(v.array(lock)) };
+/** Of a socket that its pod's holder has: `held`. Connections or datagrams in its queue: `waiting`. */
+const holdable = { held: optional(v.boolean()), waiting: optional(count) };
 const socketAddress = v.object({ address: v.string(), port: v.pipe(count, v.maxValue(65535)), scope: optional(count) });
 const socketOptions = v.array(v.strictTuple([int, int, bytes]));
 const unixType = v.picklist(["stream", "datagram", "seqpacket"]);
@@ -204,7 +206,9 @@ const handle = v.variant("kind", [
     ...common,
     kind: v.literal("unix-socket"),
     type: unixType,
-    state: v.picklist(["connected", "listening", "unconnected"]),
+    ...holdable,
+    /** outside: connected to a process that is not in the pod. */
+    state: v.picklist(["connected", "outside", "listening", "unconnected"]),
     options: socketOptions,
     name: optional(bytes),
     peerName: optional(bytes),
@@ -227,7 +231,8 @@ const handle = v.variant("kind", [
     kind: v.literal("inet-socket"),
     family: v.picklist(["ipv4", "ipv6"]),
     type: v.picklist(["tcp", "udp"]),
-    state: v.picklist(["listening", "closed", "reset"]),
+    ...holdable,
+    state: v.picklist(["listening", "closed", "connected", "reconnect", "reset"]),
     options: socketOptions,
     local: optional(socketAddress),
     peer: optional(socketAddress),
@@ -359,6 +364,8 @@ export const manifestSchema = v.object({
   ),
   /** Directories of the pod's own, under a read-only root. */
   own: optional(v.array(own)),
+  /** Who keeps the handles that are `held`, and what it must be told (hexadecimal). */
+  holder: optional(v.object({ socket: absolutePath, key: v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/)) })),
   /** Losses the user agreed to, in words. */
   accepted: v.array(v.string()),
 });

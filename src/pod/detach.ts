@@ -25,8 +25,10 @@ import { ImageWriter } from "../image/writer.js";
 import type { Written } from "../journal/written.js";
 import { type NativeCapture, native } from "../native.js";
 import { relocate, toPod } from "../remap/address.js";
+import { checkTcp, type TcpPolicy, type TcpRule } from "../remap/tcp-policy.js";
 import type { Interposition } from "../rules/interposition.js";
 import { version } from "../version.js";
+import { holderName, holderSocket } from "./holder.js";
 import { ownSource } from "./isolation.js";
 import type { Pod } from "./pod.js";
 import { podDirectory, removeTree, saveRecord } from "./store.js";
@@ -67,10 +69,13 @@ export interface DetachOptions {
    */
   drop?: string[];
   /**
-   * TCP connections to outside (tcp(7)) and connections that wait to be accepted: "hold" refuses to lose them (the
-   * default), "close" lets the program find them reset.
+   * What becomes of connections to outside, where `tcpRules` does not say. With "hold" (the default) the pod's init stays and keeps
+   * them, listening and datagram sockets too, until a reattach on this host takes them; with others it keeps no socket at all.
+   * A snapshot holds nothing: its source goes on.
    */
-  tcp?: "hold" | "close";
+  tcp?: TcpPolicy;
+  /** By peer; the first that fits holds. Default: none. */
+  tcpRules?: readonly TcpRule[];
   /**
    * Files that go into the image: "written", those that the journal says the pod made or changed and that are still there;
    * "all", those that it has open or mapped as well, programs and libraries included; "none" (the default), neither. Unlinked
@@ -168,6 +173,8 @@ export async function detach(pod: Pod, options: DetachOptions, kind: "detach" | 
     const record = (await capture.read(writer.fd)) as unknown as Survey;
     void writer.add("pages.sum");
     for (const c of record.carried) c.name = await writer.carry(c.name);
+    const key = native.randomHex(32);
+    const held = kind === "detach" ? await capture.hold(holderName(pod.id), Buffer.from(key, "hex")) : 0;
     const own = pod.record.isolate === undefined ? [] : await captureOwn(podDirectory(pod.id), writer);
     const log = join(podDirectory(pod.id), "log");
     if (existsSync(log)) {
@@ -202,6 +209,7 @@ export async function detach(pod: Pod, options: DetachOptions, kind: "detach" | 
       },
       ...rest,
       ...(own.length === 0 ? {} : { own }),
+      ...(held === 0 ? {} : { holder: { socket: holderSocket(pod.record), key } }),
       accepted: [...rest.accepted, ...found.left],
       ...(carriedFiles.length > 0 ? { carriedFiles } : {}),
       ...(isRecorded(pod.record) ? { written } : {}),
@@ -262,12 +270,14 @@ async function collectFiles(pod: Pod, survey: Survey, written: Written, options:
 
 /** @internal */
 export function openCapture(pod: Pod, options: DetachOptions, lock: string): NativeCapture {
+  const tcp = checkTcp(options.tcp, options.tcpRules);
   return new native.Capture({
     socket: pod.record.socket,
     lock,
     drop: options.drop ?? [],
     remapped: pod.record.remaps.map(({ to }) => to),
-    tcp: options.tcp ?? "hold",
+    tcp,
+    hold: tcp.otherwise === "hold" && lock !== "snapshot",
     freezeTimeoutMs: options.freezeTimeoutMs ?? 5000,
     threads: 2,
   });

@@ -1,17 +1,9 @@
 /**
  * Finding pods.
  */
+import { type Holding, holdingOf } from "./holder.js";
 import { type Pod, podFromRecord } from "./pod.js";
-import {
-  findRecord,
-  forgetIfEnded,
-  isRunning,
-  latestRecord,
-  loadRecords,
-  type PodState,
-  stateOf,
-  sweepSockets,
-} from "./store.js";
+import { findRecord, forgetIfEnded, latestRecord, loadRecords, type PodState, stateOf, sweepSockets } from "./store.js";
 
 /**
  * A pod as `virt-run ps` shows it.
@@ -31,11 +23,13 @@ export interface PodSummary {
   createdAt: string;
   /** What `labels` said; {} if nothing. */
   labels: Record<string, string>;
+  /** Of a detached pod: what its init keeps for the image. */
+  holding?: Holding;
 }
 
 /**
- * All living pods of this user, whoever launched them, oldest first; with `all` (default false), also those that have
- * ended.
+ * All living pods of this user, whoever launched them, and detached ones that hold something, oldest first; with `all` (default
+ * false), also those that have ended.
  *
  * Errors: ERR_UNSAFE_PATH if the directory of pods or of sockets is not this user's alone; ERR_SYSCALL.
  *
@@ -44,17 +38,16 @@ export interface PodSummary {
  */
 export async function list(options: { all?: boolean } = {}): Promise<PodSummary[]> {
   sweepSockets();
-  return loadRecords()
-    .filter((record) => !forgetIfEnded(record))
-    .filter((record) => options.all || isRunning(record))
-    .map((record) => ({
-      id: record.id,
-      name: record.name,
-      state: stateOf(record),
-      command: record.command,
-      createdAt: record.createdAt,
-      labels: record.labels,
-    }));
+  const pods: PodSummary[] = [];
+  for (const record of loadRecords()) {
+    if (forgetIfEnded(record)) continue;
+    const state = stateOf(record);
+    const holding = state === "detached" ? await holdingOf(record) : undefined;
+    if (state !== "running" && !holding && !options.all) continue;
+    const { id, name, command, createdAt, labels } = record;
+    pods.push({ id, name, state, command, createdAt, labels, ...(holding && { holding }) });
+  }
+  return pods;
 }
 
 /**

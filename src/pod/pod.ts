@@ -17,6 +17,7 @@ import { rulesOf } from "../rules/interposition.js";
 import type { Rule } from "../rules/rules.js";
 import type { DetachOptions } from "./detach.js";
 import type { ExecOptions, ExecSession } from "./exec.js";
+import { endHolder, refuseIfHolding } from "./holder.js";
 import type { PodInfo } from "./inspect.js";
 import {
   type Exit,
@@ -368,14 +369,17 @@ export class Pod extends EventEmitter<PodEvents> implements AsyncDisposable {
   }
 
   /**
-   * Forgets a pod that has ended: its record and log. Images stay. Throws ERR_POD_RUNNING.
+   * Forgets a pod that has ended: its record and log. Images stay. Throws ERR_POD_RUNNING, and ERR_HOLDING for a detached
+   * one that keeps connections for its image; with `force` (default false) it closes them.
    *
    * @example
    * await pod.stop();
    * pod.remove();
    */
-  remove(): void {
+  remove(options: { force?: boolean } = {}): void {
     if (stateOf(this.#record) === "running") throw new VirtError("ERR_POD_RUNNING", `the pod ${this.name} is running`);
+    if (options.force) endHolder(this.#record);
+    else refuseIfHolding(this.#record);
     removePod(this.#record);
   }
 

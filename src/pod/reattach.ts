@@ -24,6 +24,7 @@ import {
   remapImage,
 } from "../remap/descriptor.js";
 import { mergeRemaps, type Remap, translatePath } from "../remap/path.js";
+import type { TcpPolicy } from "../remap/tcp-policy.js";
 import { answerHooks, type HookOptions } from "../rules/hooks.js";
 import { type Interposition, nativeInterposition } from "../rules/interposition.js";
 import { type CallName, pathsOfRules, type Rule } from "../rules/rules.js";
@@ -32,6 +33,7 @@ import { furnishState } from "./identity.js";
 import { attachPatient, claimName, interpositionOf, pathRemaps } from "./launch.js";
 import { Pod } from "./pod.js";
 import { discardPod, newPod, type PathRemap, type PodRecord, saveRecord } from "./store.js";
+import { planHeld, type Taken } from "./taken.js";
 
 /**
  * What reattach() and planReattach() may be told; everything has a default.
@@ -46,6 +48,11 @@ export interface ReattachOptions extends HookOptions {
   remap?: Remap;
   /** In place of the rules the image was made under. */
   rules?: readonly Rule[];
+  /**
+   * What becomes of connections to outside that nobody holds any more: "hold" refuses to lose them (ERR_CONNECTION), "close" lets
+   * the program find them reset, "reconnect" dials again. Other than "hold" takes nothing from a holder. Default "hold".
+   */
+  tcp?: TcpPolicy;
   /** Files (as the pod knows them) that may differ from what the program left; "*" for all. Default: none. */
   allowChanged?: string[];
   /**
@@ -150,19 +157,24 @@ function adapt(image: Manifest, options: ReattachOptions) {
 /** The image as it is to be here, and everything that stands in the way of that. @internal */
 export async function checkHere(image: Manifest, options: ReattachOptions) {
   const adapted = adapt(image, options);
-  const { manifest, remaps } = adapted;
+  const { remaps } = adapted;
+  const { manifest, taken, blockers: lost, notes } = await planHeld(image, adapted.manifest, options.tcp);
   const placement = await planPlacement(manifest, remaps);
   const blockers = [
+    ...lost,
     ...(await checkImage(manifest, { remaps, allowChanged: options.allowChanged ?? [], placement })),
     ...checkTargets(adapted, remaps, placement.provides),
   ];
-  return { ...adapted, placement, blockers };
+  return { ...adapted, manifest, taken, notes, placement, blockers };
 }
 
 async function prepare(nameOrImage: string | Image, options: ReattachOptions) {
   const image = typeof nameOrImage === "string" ? await openImage(nameOrImage) : nameOrImage;
   await checkParts(image);
-  const { blockers, manifest, given, remaps, placement, interposition } = await checkHere(image.manifest, options);
+  const { blockers, manifest, taken, notes, given, remaps, placement, interposition } = await checkHere(
+    image.manifest,
+    options,
+  );
   if (blockers.length > 0) {
     const code = blockers.every((b) => b.code === blockers[0]?.code)
       ? (blockers[0]?.code ?? "ERR_BLOCKED")
@@ -186,7 +198,7 @@ async function prepare(nameOrImage: string | Image, options: ReattachOptions) {
   }
   const interposed = nativeInterposition(interposition);
   const plan = describePlan(image, remaps, placement, options);
-  return { image, manifest, given, remaps, placement, interposition, interposed, plan };
+  return { image, manifest, taken, notes, given, remaps, placement, interposition, interposed, plan };
 }
 
 function planOf(manifest: Manifest): TreePlan {
@@ -259,10 +271,8 @@ function describePlan(image: Image, remaps: PathRemap[], placement: Placement, o
  * for (const note of pod.notes) console.warn(note);
  */
 export async function reattach(nameOrImage: string | Image, options: ReattachOptions = {}): Promise<Pod> {
-  const { image, manifest, given, remaps, placement, interposition, interposed, plan } = await prepare(
-    nameOrImage,
-    options,
-  );
+  const { image, manifest, taken, given, remaps, placement, interposition, interposed, plan, ...prepared } =
+    await prepare(nameOrImage, options);
   if (options.signal?.aborted) throw aborted(options.signal, untouched);
   const terminal = manifest.objects.find((o) => o.kind === "terminal" && o.keptByInit);
   const wanted = options.stdio ?? "pipe";
@@ -322,7 +332,7 @@ export async function reattach(nameOrImage: string | Image, options: ReattachOpt
         ? { rows: terminal.rows, columns: terminal.columns, ptsIndex: terminal.index }
         : {}),
     };
-    const rebuild = new native.Rebuild(nativePlan(image.path, manifest, given, plan.tree, remaps), launch);
+    const rebuild = new native.Rebuild(nativePlan(image.path, manifest, taken, given, plan.tree, remaps), launch);
     stopWatching = watch(rebuild, options);
     let pod: Pod;
     try {
@@ -332,7 +342,7 @@ export async function reattach(nameOrImage: string | Image, options: ReattachOpt
       // At once: it runs from the commit on, and nothing of its end may be missed.
       pod = new Pod(record, connection, {
         piped: wanted === "pipe" && stdio === "streams",
-        notes: [...(placed?.notes ?? []), ...notes],
+        notes: [...prepared.notes, ...(placed?.notes ?? []), ...notes],
       });
       if (interposed.hooked) answerHooks(pod, connection, options.hooks ?? {});
     } finally {
@@ -360,6 +370,7 @@ export async function reattach(nameOrImage: string | Image, options: ReattachOpt
 function nativePlan(
   directory: string,
   m: Manifest,
+  taken: Taken | undefined,
   given: readonly GivenRecord[],
   tree: TreePlan,
   remaps: readonly PathRemap[],
@@ -370,6 +381,7 @@ function nativePlan(
   );
   return {
     directory,
+    ...(taken && { held: { ...taken, key: Buffer.from(taken.key, "hex") } }),
     clocks: m.clocks,
     processes: m.processes as unknown as Data,
     handles: [...handles, ...given] as unknown as Data,

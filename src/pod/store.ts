@@ -208,7 +208,7 @@ export function sweepSockets(): void {
   for (const name of readdirSync(socketDirectory())) {
     const path = join(socketDirectory(), name);
     try {
-      if (!/^[0-9a-f]{12}\.sock$/.test(name) || Date.now() - statSync(path).ctimeMs < youngMs) continue;
+      if (!/^[0-9a-f]{12}\.(sock|hold)$/.test(name) || Date.now() - statSync(path).ctimeMs < youngMs) continue;
       ControlConnection.connect(path).close();
     } catch (e) {
       if ((e as { code?: string }).code === "ERR_POD_GONE") rmSync(path, { force: true });

@@ -6,6 +6,7 @@ import { podFromRecord } from "../../pod/pod.js";
 import { checkHere } from "../../pod/reattach.js";
 import { findRecord, latestRecord, type PodRecord } from "../../pod/store.js";
 import { parseRemaps } from "../../remap/path.js";
+import { parseTcp } from "../../remap/tcp-policy.js";
 import { exitWith } from "../execute.js";
 import { collect, jsonOption, latestOption, verb } from "../options.js";
 import { describeBlocker, printJson } from "../report.js";
@@ -20,7 +21,7 @@ export function command(): Command {
   )
     .argument("[pod|image]", "a pod (name, id, prefix), else an image (name or path)")
     .option("--drop <kind>", "for a pod: accept the loss of a kind of handle; may be repeated", collect)
-    .option("--tcp <policy>", "for a pod, connections to outside: hold (refuse to lose them) or close", "hold")
+    .option("--tcp <policy>", "connections to outside, as detach takes it", collect)
     .addOption(
       new Option("--with-files <which>", "for a pod: as detach has it")
         .choices(["none", "written", "all"])
@@ -35,7 +36,7 @@ export function command(): Command {
       name: string | undefined,
       o: {
         drop?: string[];
-        tcp: string;
+        tcp?: string[];
         withFiles: WithFiles;
         remap?: string[];
         allowChanged?: string[];
@@ -43,15 +44,13 @@ export function command(): Command {
         json?: boolean;
       },
     ) => {
-      if (o.tcp !== "hold" && o.tcp !== "close")
-        throw new VirtError("ERR_USAGE", `--tcp ${o.tcp} is not available: hold or close`);
       const record = name === undefined ? (o.latest ? latestRecord() : usage()) : podCalled(name);
       let blockers: Blocker[];
       let what: string;
       if (record) {
         const pod = await podFromRecord(record);
         what = pod.name;
-        blockers = await pod.check({ drop: o.drop ?? [], tcp: o.tcp, withFiles: o.withFiles });
+        blockers = await pod.check({ drop: o.drop ?? [], ...parseTcp(o.tcp ?? []), withFiles: o.withFiles });
         pod.disconnect();
       } else {
         const image = await openImage(name as string);

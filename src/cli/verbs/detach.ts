@@ -3,6 +3,7 @@ import { VirtError } from "../../errors.js";
 import type { WithFiles } from "../../files/collect.js";
 import { packImage } from "../../image/archive.js";
 import type { DetachOptions } from "../../pod/detach.js";
+import { parseTcp } from "../../remap/tcp-policy.js";
 import {
   collect,
   jsonOption,
@@ -36,7 +37,11 @@ export function captureCommand(kind: "detach" | "snapshot", summary: string, ...
     )
     .option("--compress <how>", "with -o -: zstd")
     .option("--drop <kind>", "accept the loss of a kind of handle (as check names it); may be repeated", collect)
-    .option("--tcp <policy>", "connections to outside: hold (refuse to lose them) or close", "hold")
+    .option(
+      "--tcp <policy>",
+      "connections to outside: hold (this host keeps them for a reattach; the default), close, or reconnect; of one peer: POLICY=ADDRESS:PORT; may be repeated",
+      collect,
+    )
     .addOption(
       new Option(
         "--with-files <which>",
@@ -54,7 +59,7 @@ export function captureCommand(kind: "detach" | "snapshot", summary: string, ...
         o: {
           output?: string;
           drop?: string[];
-          tcp: string;
+          tcp?: string[];
           withFiles: WithFiles;
           filesLimit?: number;
           latest?: boolean;
@@ -64,8 +69,6 @@ export function captureCommand(kind: "detach" | "snapshot", summary: string, ...
           quiet?: boolean;
         },
       ) => {
-        if (o.tcp !== "hold" && o.tcp !== "close")
-          throw new VirtError("ERR_USAGE", `--tcp ${o.tcp} is not available: hold or close`);
         const stream = o.output === "-";
         if (o.compress !== undefined && (o.compress !== "zstd" || !stream)) {
           throw new VirtError("ERR_USAGE", "--compress takes zstd, and needs -o -");
@@ -83,7 +86,7 @@ export function captureCommand(kind: "detach" | "snapshot", summary: string, ...
         process.once("SIGINT", () => abort.abort());
         const options: DetachOptions = {
           drop: o.drop ?? [],
-          tcp: o.tcp,
+          ...parseTcp(o.tcp ?? []),
           withFiles: o.withFiles,
           ...(o.filesLimit === undefined ? {} : { filesLimitBytes: o.filesLimit }),
           signal: abort.signal,

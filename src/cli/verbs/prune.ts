@@ -1,6 +1,7 @@
 import { readdirSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import type { Command } from "commander";
+import { isHolding } from "../../pod/holder.js";
 import { imagesDirectory } from "../../pod/paths.js";
 import { isRunning, loadRecords, readExit, removePod } from "../../pod/store.js";
 import { jsonOption, verb } from "../options.js";
@@ -16,7 +17,10 @@ export function command(): Command {
     .addOption(jsonOption())
     .action((o: { json?: boolean }) => {
       const pods = loadRecords().filter(
-        (r) => !isRunning(r) && (readExit(r.id) !== undefined || Date.now() - Date.parse(r.createdAt) > beingMadeMs),
+        (r) =>
+          !isRunning(r) &&
+          !isHolding(r) &&
+          (readExit(r.id) !== undefined || Date.now() - Date.parse(r.createdAt) > beingMadeMs),
       );
       pods.forEach(removePod);
       const directory = imagesDirectory();

@@ -1,5 +1,6 @@
 import type { Command } from "commander";
 import { VirtError } from "../../errors.js";
+import { describeHolding } from "../../pod/holder.js";
 import { processesOf } from "../../pod/inspect.js";
 import { list, type PodSummary } from "../../pod/list.js";
 import { loadRecord, tryConnect } from "../../pod/store.js";
@@ -38,7 +39,7 @@ export function command(): Command {
           rows.map((p) => [
             p.id,
             p.name,
-            p.state,
+            p.holding ? `${p.state}, holding ${describeHolding(p.holding)}` : p.state,
             formatCommand(p.command, 40),
             String(p.processes),
             formatAge(p.ageMs),

@@ -1,11 +1,12 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import type { Command } from "commander";
+import { type Command, Option } from "commander";
 import { unpackImage } from "../../image/archive.js";
 import { native } from "../../native.js";
 import { imagesDirectory } from "../../pod/paths.js";
 import { planReattach, type ReattachOptions, type ReattachPlan, reattach } from "../../pod/reattach.js";
 import { parseRemaps } from "../../remap/path.js";
+import type { TcpPolicy } from "../../remap/tcp-policy.js";
 import { parseRules } from "../../rules/rules.js";
 import { exitWith } from "../execute.js";
 import { collect, jsonOption, progressMode, verb, withProgress } from "../options.js";
@@ -19,6 +20,7 @@ interface Options {
   remap?: string[];
   rule?: string[];
   allowChanged?: string[];
+  tcp: TcpPolicy;
   dryRun?: boolean;
   rm?: boolean;
   json?: boolean;
@@ -48,6 +50,11 @@ export function command(): Command {
       collect,
     )
     .option("--rule <file>", "other rules for its system calls, as JSON (docs/interposer.md); may be repeated", collect)
+    .addOption(
+      new Option("--tcp <policy>", "connections to outside that nobody holds any more")
+        .choices(["hold", "close", "reconnect"])
+        .default("hold"),
+    )
     .option("--allow-changed <path>", "accept a file that is not as the program left it; '*' for all", collect)
     .option("--dry-run", "check everything and show the plan, change nothing")
     .option("--rm", "forget the pod and its log when it has ended (not when it was detached)")
@@ -61,6 +68,7 @@ export function command(): Command {
         ? {}
         : { rules: o.rule.flatMap((file) => parseRules(readFileSync(file, "utf8"), file)) }),
       allowChanged: o.allowChanged ?? [],
+      tcp: o.tcp,
       stdio: o.detached ? "log" : "inherit",
       removeAtEnd: o.rm ?? false,
       onProgress: reporter.onProgress,

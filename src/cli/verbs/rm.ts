@@ -6,7 +6,7 @@ import { printJson } from "../report.js";
 export function command(): Command {
   return verb("rm", "forget pods that have ended: their record and log", "rm cache", "rm -f --latest")
     .argument("[pods...]", podArgument)
-    .option("-f, --force", "kill what still runs first")
+    .option("-f, --force", "kill what still runs first, and close what a detached pod holds")
     .addOption(latestOption())
     .addOption(jsonOption())
     .action(async (names: string[], o: { force?: boolean; latest?: boolean; json?: boolean }) => {
@@ -14,7 +14,7 @@ export function command(): Command {
       for (const pod of await podsNamed(names, o.latest)) {
         if (o.force) await pod.destroy();
         pod.disconnect();
-        pod.remove();
+        pod.remove({ force: o.force ?? false });
         if (o.json) pods.push({ id: pod.id, name: pod.name });
         else process.stdout.write(`${pod.name}\n`);
       }

@@ -1,0 +1,181 @@
+#include "init/holder.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+
+#include "sys/clocks.h"
+
+namespace virt::init {
+
+using protocol::HeldSort;
+using protocol::Reader;
+using protocol::Type;
+using protocol::Writer;
+
+namespace {
+
+constexpr size_t kMostTakers = 16, kMostHeld = 1 << 20;
+
+}  // namespace
+
+int Holder::listen(int directory, const std::string& name, std::string_view key) {
+  if (listener_) return EALREADY;
+  if (name.empty() || name[0] == '.' || name.find('/') != std::string::npos || key.size() != protocol::kKeyBytes)
+    return EINVAL;
+  directory_.reset(fcntl(directory, F_DUPFD_CLOEXEC, 0));
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  // The directory as the host shows it: the pod's view of it may be another.
+  const std::string way = "/proc/self/fd/" + std::to_string(directory_.get()) + "/" + name;
+  if (way.size() >= sizeof address.sun_path) return ENAMETOOLONG;
+  std::memcpy(address.sun_path, way.data(), way.size());
+  UniqueFd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!directory_ || !socket) return errno;
+  unlinkat(directory_.get(), name.c_str(), 0);  // of a former attempt
+  if (bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) return errno;
+  name_ = name;
+  key_ = key;
+  listener_ = std::move(socket);
+  // As many as we may: a thousand connections are no rarity.
+  rlimit files{};
+  if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+    files.rlim_cur = files.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &files);
+  }
+  return ::listen(listener_.get(), 16) == 0 ? 0 : errno;
+}
+
+int Holder::add(uint32_t id, HeldSort sort, UniqueFd fd) {
+  if (!listener_ || held_.size() >= kMostHeld) return EINVAL;
+  held_.push_back({id, sort, std::move(fd)});
+  return 0;
+}
+
+void Holder::run() {
+  since_ns_ = monotonic_ns();
+  sigset_t all;
+  sigfillset(&all);
+  const UniqueFd signals(signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK));  // all are blocked since init's beginning
+  while (!held_.empty()) {
+    std::vector<pollfd> fds{{signals.get(), POLLIN, 0}, {listener_.get(), POLLIN, 0}};
+    for (const auto& c : connections_)
+      fds.push_back({c->fd(), static_cast<short>(c->unsent() > 0 ? POLLIN | POLLOUT : POLLIN), 0});
+    if (poll(fds.data(), fds.size(), -1) < 0) {
+      if (errno == EINTR) continue;
+      break;
+    }
+    if (fds[0].revents != 0) {
+      signalfd_siginfo info{};
+      bool end = false;
+      while (read(signals.get(), &info, sizeof info) == sizeof info)
+        end |= info.ssi_signo == SIGTERM || info.ssi_signo == SIGINT || info.ssi_signo == SIGHUP;
+      if (end) break;
+    }
+    for (size_t i = 2; i < fds.size(); ++i) {
+      Connection& c = *connections_[i - 2];
+      if (fds[i].revents == 0) continue;
+      const bool alive = c.receive();
+      Frame f;
+      while (c.open() && c.next(&f)) handle(c, f);
+      if (!c.flush() || !alive) c.close();
+    }
+    if (fds[1].revents != 0) accept_taker();
+    std::erase_if(connections_, [this](const auto& c) {
+      if (!c->open() && taker_ == c.get()) taker_ = nullptr;  // it did not come to anything: we keep them
+      return !c->open();
+    });
+  }
+  unlinkat(directory_.get(), name_.c_str(), 0);
+}
+
+void Holder::accept_taker() {
+  UniqueFd fd(accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+  if (!fd || connections_.size() >= kMostTakers) return;
+  ucred peer{};
+  socklen_t size = sizeof peer;
+  if (getsockopt(fd.get(), SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) return;
+  if (peer.uid != getuid() && peer.uid != 0) return;
+  connections_.push_back(std::make_unique<Connection>(std::move(fd)));
+}
+
+bool Holder::knows_key(std::string_view key) const {
+  if (key.size() != key_.size()) return false;
+  unsigned char difference = 0;
+  for (size_t i = 0; i < key.size(); ++i) difference |= static_cast<unsigned char>(key[i] ^ key_[i]);
+  return difference == 0;
+}
+
+protocol::HoldStatus Holder::status() const {
+  protocol::HoldStatus s;
+  for (const Held& h : held_) {
+    s.connections += h.sort == HeldSort::kConnection ? 1 : 0;
+    s.listeners += h.sort == HeldSort::kListener ? 1 : 0;
+    s.datagrams += h.sort == HeldSort::kDatagram ? 1 : 0;
+  }
+  s.held_ms = static_cast<uint64_t>((monotonic_ns() - since_ns_) / 1'000'000);
+  return s;
+}
+
+void Holder::handle(Connection& c, const Frame& f) {
+  switch (f.type) {
+    case Type::kHello: {
+      Reader r(f.payload);
+      if (!f.payload.empty() && !knows_key(r.text())) return c.reply(f, EACCES);
+      c.reply(f, 0, encode(status()));
+      return;
+    }
+    case Type::kTake:
+      handle_take(c, f);
+      return;
+    case Type::kDrop:
+      handle_drop(c, f);
+      return;
+    default:
+      c.reply(f, EOPNOTSUPP);
+  }
+}
+
+// From the `from`th on as many as fit into one message; who asks goes on until it has all.
+void Holder::handle_take(Connection& c, const Frame& f) {
+  Reader r(f.payload);
+  const std::string key = r.text();
+  const auto from = r.number<uint32_t>();
+  if (!r.done() || from > held_.size()) return c.reply(f, EINVAL);
+  if (!knows_key(key)) return c.reply(f, EACCES);
+  if (taker_ != nullptr && taker_ != &c) return c.reply(f, EBUSY);
+  taker_ = &c;
+  Writer w;
+  std::vector<int> fds;
+  const size_t count = std::min(held_.size() - from, protocol::kMostHeldInFrame);
+  w.number(static_cast<uint32_t>(held_.size()));
+  w.number(static_cast<uint32_t>(count));
+  for (size_t i = from; i < from + count; ++i) {
+    w.number(held_[i].id);
+    fds.push_back(held_[i].socket.get());
+  }
+  c.reply_with(f, w.bytes(), fds);
+}
+
+// Whoever took them has made a pod of them, or they are to be closed.
+void Holder::handle_drop(Connection& c, const Frame& f) {
+  Reader r(f.payload);
+  const std::string key = r.text();
+  if (!r.done()) return c.reply(f, EINVAL);
+  // Who may end us may end us without the key as well (kill(2)).
+  if (!key.empty() && !knows_key(key)) return c.reply(f, EACCES);
+  if (taker_ != nullptr && taker_ != &c) return c.reply(f, EBUSY);
+  held_.clear();
+  c.reply(f, 0);
+}
+
+}  // namespace virt::init

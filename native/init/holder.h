@@ -1,0 +1,51 @@
+// The holder: what PID 1 of a detached pod becomes when the pod had connections to outside. It keeps the very sockets, so
+// that peers see a program that is slow and clients wait in the backlog, until a reattach on this host takes them
+// (SCM_RIGHTS), somebody lets go of them, or it is told to end. One thread, one poll loop, a socket of its own beside the pod's.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "init/connection.h"
+#include "init/protocol.h"
+#include "sys/fd.h"
+
+namespace virt::init {
+
+class Holder {
+ public:
+  // A socket called `name` in `directory`. `key`: whoever takes what is held must know it. 0 or errno.
+  int listen(int directory, const std::string& name, std::string_view key);
+  // Takes over `fd`, a handle of the image. 0 or errno.
+  int add(uint32_t id, protocol::HeldSort sort, UniqueFd fd);
+  [[nodiscard]] bool listens() const { return static_cast<bool>(listener_); }
+
+  // Until nothing is held any more, or SIGTERM, SIGINT or SIGHUP comes.
+  void run();
+
+ private:
+  struct Held {
+    uint32_t id;
+    protocol::HeldSort sort;
+    UniqueFd socket;
+  };
+
+  void accept_taker();
+  void handle(Connection& c, const Frame& f);
+  void handle_take(Connection& c, const Frame& f);
+  void handle_drop(Connection& c, const Frame& f);
+  [[nodiscard]] bool knows_key(std::string_view key) const;
+  [[nodiscard]] protocol::HoldStatus status() const;
+
+  UniqueFd directory_, listener_;
+  std::string name_, key_;
+  std::vector<Held> held_;
+  std::vector<std::unique_ptr<Connection>> connections_;
+  const Connection* taker_ = nullptr;  // one at a time
+  int64_t since_ns_ = 0;
+};
+
+}  // namespace virt::init

@@ -1,0 +1,110 @@
+/**
+ * What a detached pod's init keeps for the image: connections to outside, listening sockets (native/init/holder.h). Found by a
+ * socket beside the pod's own, whose name the pod's id tells.
+ */
+import { closeSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { ControlConnection } from "../control/connection.js";
+import { decodeHoldStatus, FrameType, frame, type HoldStatus, uint32s } from "../control/protocol.js";
+import { VirtError } from "../errors.js";
+import { native } from "../native.js";
+import type { PodRecord } from "./store.js";
+
+/**
+ * What is kept alive of a detached pod until its image is reattached.
+ *
+ * @example
+ * const [first] = await list({ all: true });
+ * console.log(first?.holding?.connections);
+ */
+export interface Holding {
+  /** Connections to outside: TCP, and unix sockets. */
+  connections: number;
+  /** Listening sockets; new clients wait in their backlogs. */
+  listeners: number;
+  /** Sockets that take and send datagrams. */
+  datagrams: number;
+  /** For how long, in milliseconds. */
+  heldMs: number;
+}
+
+/** Name of a holder's socket in the directory of control sockets. */
+export function holderName(id: string): string {
+  return `${id}.hold`;
+}
+
+export function holderSocket(record: Pick<PodRecord, "id" | "socket">): string {
+  return join(dirname(record.socket), holderName(record.id));
+}
+
+/** Asks a holder; nothing if there is none, or if `key` is given and is not its own. */
+export async function askHolder(socket: string, key?: string): Promise<Holding | undefined> {
+  let connection: ControlConnection;
+  try {
+    connection = ControlConnection.connect(socket);
+  } catch (e) {
+    if ((e as VirtError).code === "ERR_POD_GONE") return undefined;
+    throw e;
+  }
+  try {
+    const status: HoldStatus = decodeHoldStatus(
+      await connection.request(FrameType.hello, key === undefined ? undefined : keyText(key)),
+    );
+    const { connections, listeners, datagrams, heldMs } = status;
+    return { connections, listeners, datagrams, heldMs };
+  } catch (e) {
+    const { code, errnoName } = e as VirtError;
+    if (code === "ERR_POD_GONE" || errnoName === "EACCES") return undefined;
+    throw e;
+  } finally {
+    connection.close();
+  }
+}
+
+/** What a detached pod holds. */
+export async function holdingOf(record: PodRecord): Promise<Holding | undefined> {
+  return record.detachedTo === undefined ? undefined : askHolder(holderSocket(record));
+}
+
+/** Whether anybody keeps something for it. */
+export function isHolding(record: PodRecord): boolean {
+  if (record.detachedTo === undefined) return false;
+  try {
+    ControlConnection.connect(holderSocket(record)).close();
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Ends a pod's holder, and with it the connections. */
+export function endHolder(record: PodRecord): void {
+  try {
+    const fd = native.connect(holderSocket(record));
+    native.sendFds(fd, frame(FrameType.drop, 1, uint32s(0)), []);
+    closeSync(fd);
+  } catch (e) {
+    if ((e as { code?: string }).code !== "ERR_POD_GONE") throw e;
+  }
+}
+
+/** "3 connections, 1 listener". */
+export function describeHolding(h: Holding): string {
+  const some = (n: number, one: string) => (n === 0 ? [] : [`${n} ${one}${n === 1 ? "" : "s"}`]);
+  return [
+    ...some(h.connections, "connection"),
+    ...some(h.listeners, "listener"),
+    ...some(h.datagrams, "datagram socket"),
+  ].join(", ");
+}
+
+function keyText(key: string): Buffer {
+  const bytes = Buffer.from(key, "hex");
+  return Buffer.concat([uint32s(bytes.length), bytes]);
+}
+
+/** Throws ERR_HOLDING for a pod that keeps something. */
+export function refuseIfHolding(record: PodRecord): void {
+  if (!isHolding(record)) return;
+  throw new VirtError("ERR_HOLDING", `the pod ${record.name} keeps connections for its image ${record.detachedTo}`);
+}

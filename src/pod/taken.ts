@@ -1,0 +1,87 @@
+/**
+ * Which of an image's sockets a reattach takes from their holder, and what becomes of those that nobody holds.
+ */
+import type { Blocker } from "../errors.js";
+import { type HandleRecord, isLiving, type Manifest } from "../image/manifest.js";
+import type { TcpPolicy } from "../remap/tcp-policy.js";
+import { askHolder } from "./holder.js";
+
+/** What a reattach takes from a holder: handles by id. */
+export interface Taken {
+  socket: string;
+  key: string;
+  ids: number[];
+}
+
+export interface HeldPlan {
+  manifest: Manifest;
+  taken?: Taken;
+  blockers: Blocker[];
+  notes: string[];
+}
+
+/**
+ * What of an image its holder still has; for the rest, what becomes of it by `tcp`. `image` is the manifest as it was written:
+ * a listening socket that is to be elsewhere here is not the one that is held.
+ */
+export async function planHeld(image: Manifest, manifest: Manifest, tcp: TcpPolicy | undefined): Promise<HeldPlan> {
+  const held = manifest.handles.filter(isHeld);
+  if (held.length === 0) return { manifest, blockers: [], notes: [] };
+  const { holder } = image;
+  const wanted = tcp === undefined || tcp === "hold";
+  if (holder && wanted && (await askHolder(holder.socket, holder.key))) {
+    const ids = held.filter((h) => isWhereItWas(image, h)).map((h) => h.id);
+    const kept = new Set(ids);
+    const handles = manifest.handles.map((h) => (isHeld(h) && !kept.has(h.id) ? { ...h, held: false } : h));
+    return { manifest: { ...manifest, handles }, taken: { ...holder, ids }, blockers: [], notes: [] };
+  }
+  const blockers: Blocker[] = [];
+  const notes: string[] = [];
+  const handles = manifest.handles.map((h) => {
+    if (!isHeld(h)) return h;
+    const free = { ...h, held: false };
+    if ((h.waiting ?? 0) > 0)
+      notes.push(
+        `${shownSocket(h)}: ${h.waiting} ${h.state === "listening" ? "waiting connections" : "bytes of datagrams"} are lost`,
+      );
+    if (free.kind === "inet-socket" && free.state === "connected") {
+      if (wanted) blockers.push(lost(manifest, h));
+      return { ...free, state: tcp === "reconnect" ? ("reconnect" as const) : ("reset" as const) };
+    }
+    if (free.kind === "unix-socket" && free.state === "outside" && wanted) blockers.push(lost(manifest, h));
+    return free;
+  });
+  return { manifest: { ...manifest, handles }, blockers, notes };
+}
+
+type SocketRecord = Extract<HandleRecord, { kind: "inet-socket" | "unix-socket" }>;
+
+function isHeld(h: HandleRecord): h is SocketRecord {
+  return (h.kind === "inet-socket" || h.kind === "unix-socket") && h.held === true;
+}
+
+function isWhereItWas(image: Manifest, h: SocketRecord): boolean {
+  const before = image.handles[h.id];
+  if (h.kind !== "inet-socket" || h.state === "connected" || before?.kind !== "inet-socket") return true;
+  return before.local?.port === h.local?.port && before.local?.address === h.local?.address;
+}
+
+function shownSocket(h: SocketRecord): string {
+  if (h.kind === "unix-socket") return (h.peerName ?? h.name)?.toString().replace(/^\0/, "@") || "a unix socket";
+  const a = h.peer ?? h.local;
+  return a === undefined ? "a socket" : h.family === "ipv6" ? `[${a.address}]:${a.port}` : `${a.address}:${a.port}`;
+}
+
+function lost(m: Manifest, h: SocketRecord): Blocker {
+  const user = m.processes.find((p) => isLiving(p) && p.fds.some(([, id]) => id === h.id));
+  const fd = user && isLiving(user) ? user.fds.find(([, id]) => id === h.id)?.[0] : undefined;
+  return {
+    code: "ERR_CONNECTION",
+    message: `nobody holds the connection to ${shownSocket(h)} any more`,
+    kind: h.kind,
+    path: shownSocket(h),
+    hint: "let the program find it reset with --tcp close, or dial again with --tcp reconnect",
+    ...(user ? { pid: user.pid } : {}),
+    ...(fd === undefined ? {} : { fd }),
+  };
+}
