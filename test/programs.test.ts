@@ -1,6 +1,6 @@
 /**
- * Every program in test/programs, through a matrix of modes: detached and reattached once and three times, and a
- * snapshot that it must not notice. A new behaviour is a new file there.
+ * Every program in test/programs, through a matrix of modes: detached and reattached once, with its sockets kept meanwhile, and
+ * three times, all made anew, and a snapshot that it must not notice. A new behaviour is a new file there.
  */
 import { execFileSync } from "node:child_process";
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
@@ -14,10 +14,11 @@ import { cycle, endAll, imageName, logged, start } from "./support/pods.js";
 const sources = new URL("programs/", import.meta.url).pathname;
 const built = join(sandbox, "programs");
 
+const anew = (pod: Pod) => cycle(pod, { detach: { tcp: "close" } });
 const modes: Record<string, (pod: Pod) => Promise<Pod>> = {
   untouched: (pod) => Promise.resolve(pod),
   once: (pod) => cycle(pod),
-  thrice: async (pod) => cycle(await cycle(await cycle(pod))),
+  thrice: async (pod) => anew(await anew(await anew(pod))),
   snapshot: async (pod) => {
     (await pod.snapshot({ image: imageName() })).remove();
     return pod;

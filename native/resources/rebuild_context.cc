@@ -115,6 +115,7 @@ std::vector<int> RebuildContext::push_all(const std::vector<int>& fds) {
     }
     return all;
   }
+  if (fds.empty()) return {};
   Batch pair = batch();
   const RemoteAddress ends = pair.out(2 * sizeof(int));
   const size_t made = pair.call(SYS_socketpair, AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, ends);

@@ -103,9 +103,9 @@ type Survey = Omit<
 > & { blockers: Blocker[] };
 
 /** @internal */
-export async function checkPod(pod: Pod, options: DetachOptions): Promise<Blocker[]> {
+export async function checkPod(pod: Pod, options: DetachOptions & { snapshot?: boolean }): Promise<Blocker[]> {
   checkRecorded(pod.record, options.withFiles ?? "none");
-  const capture = openCapture(pod, options, "check");
+  const capture = openCapture(pod, options, options.snapshot ? "snapshot" : "check");
   try {
     const survey = (await capture.survey()) as unknown as Survey;
     const written = await writtenSoFar(pod.record, pod.connection);

@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import {
   connect,
+  type DetachOptions,
   type Image,
   type LaunchOptions,
   launch,
@@ -66,22 +67,31 @@ export interface Cycle {
   image: Image;
 }
 
-/** Detaches, proves that nothing of the pod is left running, reattaches. The image is removed. */
-export async function cycle(pod: Pod, options: ReattachOptions = {}, path: string = imageName()): Promise<Pod> {
+/**
+ * Detaches, proves that nothing of the pod is left running (but its init, if that holds something), reattaches, and proves that
+ * the init has ended. The image is removed.
+ */
+export async function cycle(
+  pod: Pod,
+  { detach, ...options }: ReattachOptions & { detach?: DetachOptions } = {},
+  path: string = imageName(),
+): Promise<Pod> {
   const initPid = (await pod.inspect()).initPid as number;
   const namespace = watchNamespace(initPid);
-  let image: Image;
   try {
-    image = await pod.detach({ image: path });
+    const image = await pod.detach({ image: path, ...detach });
     const alive = namespace.alive().filter((pid) => pid !== initPid);
     if (alive.length > 0) throw new Error(`still running after detach: ${alive.join(", ")}`);
-    await until("the pod's init to end", () => namespace.alive().length === 0);
+    const ended = () => until("the pod's init to end", () => namespace.alive().length === 0);
+    const holds = image.manifest.holder !== undefined;
+    if (!holds) await ended();
+    const again = await reattach(image, { stdio: "log", ...options });
+    if (holds) await ended();
+    image.remove();
+    return again;
   } finally {
     namespace.close();
   }
-  const again = await reattach(image, { stdio: "log", ...options });
-  image.remove();
-  return again;
 }
 
 /** Ends whatever pods a test has left, so that one failure does not disturb the next test. */
@@ -89,7 +99,7 @@ export async function endAll(): Promise<void> {
   for (const { id } of await list()) {
     const pod = await connect(id);
     await pod.destroy();
-    pod.remove();
+    pod.remove({ force: true });
   }
 }
 

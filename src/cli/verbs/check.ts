@@ -20,6 +20,7 @@ export function command(): Command {
     "check cache.image --remap path:/data=/mnt/data",
   )
     .argument("[pod|image]", "a pod (name, id, prefix), else an image (name or path)")
+    .option("--snapshot", "for a pod: what would stop a snapshot, which holds no connections")
     .option("--drop <kind>", "for a pod: accept the loss of a kind of handle; may be repeated", collect)
     .option("--tcp <policy>", "connections to outside, as detach takes it", collect)
     .addOption(
@@ -35,6 +36,7 @@ export function command(): Command {
     async (
       name: string | undefined,
       o: {
+        snapshot?: boolean;
         drop?: string[];
         tcp?: string[];
         withFiles: WithFiles;
@@ -50,7 +52,12 @@ export function command(): Command {
       if (record) {
         const pod = await podFromRecord(record);
         what = pod.name;
-        blockers = await pod.check({ drop: o.drop ?? [], ...parseTcp(o.tcp ?? []), withFiles: o.withFiles });
+        blockers = await pod.check({
+          snapshot: o.snapshot ?? false,
+          drop: o.drop ?? [],
+          ...parseTcp(o.tcp ?? []),
+          withFiles: o.withFiles,
+        });
         pod.disconnect();
       } else {
         const image = await openImage(name as string);
