@@ -67,7 +67,7 @@ t.test("100 000 keys, and a writer between the cycles", async (t) => {
     write();
   });
 
-  const image = await untilFree(end, () => end.detach({ image: imageName() }));
+  const image = await end.detach({ image: imageName(), tcp: "close" });
   t.throws(() => ask("PING"), "nobody listens on the port while it is away");
   end = await reattach(image, { stdio: "log" });
   t.equal(ask("DEBUG", "DIGEST"), digest);
