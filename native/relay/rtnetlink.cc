@@ -6,6 +6,7 @@
 #include <linux/ip.h>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
+#include <poll.h>
 #include <sys/socket.h>
 
 #include <cerrno>
@@ -16,6 +17,35 @@ namespace virt {
 namespace {
 
 size_t address_bytes(int family) { return family == AF_INET ? 4 : 16; }
+
+// Whether the news are that this very IPv6 address is reached here. (It has another route before, to the device.)
+bool is_route_to(const void* address, const nlmsghdr* header, size_t size) {
+  if (!NLMSG_OK(header, size) || header->nlmsg_type != RTM_NEWROUTE) return false;
+  if (header->nlmsg_len < NLMSG_LENGTH(sizeof(rtmsg))) return false;
+  if (static_cast<const rtmsg*>(NLMSG_DATA(header))->rtm_type != RTN_LOCAL) return false;
+  auto rest = static_cast<int>(RTM_PAYLOAD(header));
+  for (const rtattr* a = RTM_RTA(NLMSG_DATA(header)); RTA_OK(a, rest); a = RTA_NEXT(a, rest)) {
+    if (a->rta_type == RTA_DST && RTA_PAYLOAD(a) == 16 && std::memcmp(RTA_DATA(a), address, 16) == 0)
+      return true;
+  }
+  return false;
+}
+
+int wait_for_route(const UniqueFd& news, const void* address) {
+  constexpr int kPatienceMs = 5000;
+  for (;;) {
+    pollfd p{news.get(), POLLIN, 0};
+    const int got = poll(&p, 1, kPatienceMs);
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0) return got == 0 ? ETIMEDOUT : errno;
+    union {
+      nlmsghdr header;
+      char bytes[8192];
+    } message;
+    const ssize_t size = recv(news.get(), &message, sizeof message, 0);
+    if (size > 0 && is_route_to(address, &message.header, static_cast<size_t>(size))) return 0;
+  }
+}
 
 }  // namespace
 
@@ -57,6 +87,11 @@ int Rtnetlink::open() {
 }
 
 int Rtnetlink::ask(Message& message) {
+  const int error = ask_once(message);
+  return error == EEXIST ? 0 : error;
+}
+
+int Rtnetlink::ask_once(Message& message) {
   message.header.nlmsg_seq = ++sequence_;
   if (send(socket_.get(), &message, message.header.nlmsg_len, 0) < 0) return errno;
   union {
@@ -69,8 +104,7 @@ int Rtnetlink::ask(Message& message) {
     if (got < 0) return errno;
     if (got < static_cast<ssize_t>(NLMSG_LENGTH(sizeof(nlmsgerr)))) return EPROTO;
     if (answer.header.nlmsg_type != NLMSG_ERROR || answer.header.nlmsg_seq != sequence_) continue;
-    const int error = -static_cast<const nlmsgerr*>(NLMSG_DATA(&answer.header))->error;
-    return error == EEXIST ? 0 : error;
+    return -static_cast<const nlmsgerr*>(NLMSG_DATA(&answer.header))->error;
   }
 }
 
@@ -150,7 +184,17 @@ int Rtnetlink::add_address(int family, const void* address, int device) {
   Message message(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, body);
   message.add(IFA_LOCAL, address, address_bytes(family));
   message.add(IFA_ADDRESS, address, address_bytes(family));
-  return ask(message);
+  if (family == AF_INET) return ask(message);
+  // Its route is put in by a work queue of the kernel (addrconf_dad_work), even without duplicate address detection.
+  // Whoever sends before loses his packet, and TCP a second.
+  const UniqueFd news(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
+  sockaddr_nl routes{};
+  routes.nl_family = AF_NETLINK;
+  routes.nl_groups = RTMGRP_IPV6_ROUTE;
+  if (!news || bind(news.get(), reinterpret_cast<const sockaddr*>(&routes), sizeof routes) != 0) return errno;
+  const int error = ask_once(message);
+  if (error == EEXIST) return 0;
+  return error != 0 ? error : wait_for_route(news, address);
 }
 
 int Rtnetlink::add_rule(int family, uint32_t priority, const char* device, uint32_t table) {

@@ -13,6 +13,8 @@ namespace virt {
 
 // The loopback device's number in every namespace.
 inline constexpr int kLoopback = 1;
+// The table of the addresses that are a namespace's own.
+inline constexpr uint32_t kLocalTable = 255;
 
 class Rtnetlink {
  public:
@@ -27,6 +29,7 @@ class Rtnetlink {
   int add_local_route(int family, const void* address, unsigned prefix, int device);
   // Everything goes to this device, in a table of its own; `source` is what unbound sockets send from.
   int add_default_route(int family, int device, uint32_t table, const void* source);
+  // The device's own address; for IPv6 it returns when packets reach it. ETIMEDOUT: they never did.
   int add_address(int family, const void* address, int device);
   // Packets that come in by `device` (kLoopback: those made here) are looked up in `table`.
   int add_rule(int family, uint32_t priority, const char* device, uint32_t table);
@@ -35,7 +38,8 @@ class Rtnetlink {
 
  private:
   struct Message;
-  int ask(Message& message);
+  int ask(Message& message);       // EEXIST is no error
+  int ask_once(Message& message);  // it is
 
   UniqueFd socket_;
   uint32_t sequence_ = 0;

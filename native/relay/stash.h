@@ -16,17 +16,10 @@
 
 #include "relay/namespace_thread.h"
 #include "relay/rtnetlink.h"
+#include "relay/stash_address.h"
 #include "sys/fd.h"
 
 namespace virt {
-
-struct StashAddress {
-  sockaddr_storage storage{};
-  socklen_t size =
-      0;  // 0: none. Of a unix path of 108 bytes it is 111, as getpeername(2) says it (unix(7), BUGS)
-  [[nodiscard]] const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&storage); }
-  [[nodiscard]] sockaddr* get() { return reinterpret_cast<sockaddr*>(&storage); }
-};
 
 struct StashRequest {
   int family = AF_UNSPEC;  // AF_INET, AF_INET6 (with v4-mapped addresses too) or AF_UNIX

@@ -19,39 +19,8 @@ constexpr int kPatienceMs = 5000;
 constexpr int IPV6_FREEBIND = 78;
 #endif
 
-sockaddr_in6& six(StashAddress& a) { return reinterpret_cast<sockaddr_in6&>(a.storage); }
-const sockaddr_in6& six(const StashAddress& a) { return reinterpret_cast<const sockaddr_in6&>(a.storage); }
-const sockaddr_in& four(const StashAddress& a) { return reinterpret_cast<const sockaddr_in&>(a.storage); }
-
-bool specific(const StashAddress& a) {
-  if (a.storage.ss_family == AF_INET) return four(a).sin_port != 0 && four(a).sin_addr.s_addr != INADDR_ANY;
-  return six(a).sin6_port != 0 && !IN6_IS_ADDR_UNSPECIFIED(&six(a).sin6_addr);
-}
-
-bool same(const StashAddress& a, const StashAddress& b) {
-  if (a.storage.ss_family != b.storage.ss_family) return false;
-  if (a.storage.ss_family == AF_INET) {
-    return four(a).sin_port == four(b).sin_port && four(a).sin_addr.s_addr == four(b).sin_addr.s_addr;
-  }
-  return six(a).sin6_port == six(b).sin6_port && six(a).sin6_scope_id == six(b).sin6_scope_id &&
-         std::memcmp(&six(a).sin6_addr, &six(b).sin6_addr, sizeof(in6_addr)) == 0;
-}
-
-// A v4-mapped address as the plain one that it stands for: the relay's end needs no v6 socket then.
-StashAddress plain(const StashAddress& a) {
-  if (a.storage.ss_family != AF_INET6 || !IN6_IS_ADDR_V4MAPPED(&six(a).sin6_addr)) return a;
-  StashAddress p;
-  auto& in = reinterpret_cast<sockaddr_in&>(p.storage);
-  in.sin_family = AF_INET;
-  in.sin_port = six(a).sin6_port;
-  std::memcpy(&in.sin_addr, &six(a).sin6_addr.s6_addr[12], sizeof in.sin_addr);
-  p.size = sizeof in;
-  return p;
-}
-
 bool valid(const StashAddress& a, int family) {
-  const socklen_t size = family == AF_INET ? sizeof(sockaddr_in) : sizeof(sockaddr_in6);
-  return a.size == size && a.storage.ss_family == family && specific(a) && specific(plain(a));
+  return is_inet(a, family) && a.port() != 0 && is_one_host(a);
 }
 
 bool set(const UniqueFd& fd, int level, int name, int value) {
@@ -62,7 +31,7 @@ bool set(const UniqueFd& fd, int level, int name, int value) {
 // bound past all others (TCP_REPAIR, which sets SK_FORCE_REUSE in the kernel): they may have SO_REUSEADDR off by now, as
 // a program likes it.
 int bind_anywhere(const UniqueFd& fd, const StashAddress& address, bool past_others) {
-  const bool v6 = address.storage.ss_family == AF_INET6;
+  const bool v6 = address.family() == AF_INET6;
   if (!set(fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_FREEBIND : IP_FREEBIND, 1)) return errno;
   const bool forced = past_others && set(fd, IPPROTO_TCP, TCP_REPAIR, 1);
   if (!forced && !set(fd, SOL_SOCKET, SO_REUSEADDR, 1)) return errno;
@@ -104,7 +73,7 @@ int accept_from(const UniqueFd& listener, const StashAddress& from, UniqueFd* ac
     who.size = sizeof who.storage;
     accepted->reset(accept4(listener.get(), who.get(), &who.size, SOCK_CLOEXEC | SOCK_NONBLOCK));
     if (!*accepted && errno != ECONNABORTED && errno != EAGAIN) return errno;
-    if (*accepted && same(who, from)) return 0;
+    if (*accepted && same_inet(who, from)) return 0;
   }
   accepted->reset();
   return ETIMEDOUT;
@@ -115,8 +84,8 @@ UniqueFd make(int family, int type) {
 }
 
 int listen_on(const StashAddress& address, StashRoom& room) {
-  if (room.listener && same(room.listens, address)) return 0;
-  room.listener = make(address.storage.ss_family, SOCK_STREAM);
+  if (room.listener && same_inet(room.listens, address)) return 0;
+  room.listener = make(address.family(), SOCK_STREAM);
   if (!room.listener) return errno;
   room.listens = address;
   int error = bind_anywhere(room.listener, address, false);
@@ -127,7 +96,7 @@ int listen_on(const StashAddress& address, StashRoom& room) {
 
 int tcp_pair(const StashRequest& request, StashRoom& room, StashPair* made) {
   const StashAddress local = plain(request.local), peer = plain(request.peer);
-  if (same(local, peer)) return EOPNOTSUPP;
+  if (same_inet(local, peer)) return EOPNOTSUPP;
   if (const int error = listen_on(peer, room); error != 0) return error;
   int error = bind_anywhere(made->program, request.local, true);
   if (error == 0) error = connect_soon(made->program, request.peer);
@@ -138,7 +107,7 @@ int tcp_pair(const StashRequest& request, StashRoom& room, StashPair* made) {
 
 int udp_pair(const StashRequest& request, StashPair* made) {
   const StashAddress local = plain(request.local), peer = plain(request.peer);
-  made->relay = make(peer.storage.ss_family, SOCK_DGRAM);
+  made->relay = make(peer.family(), SOCK_DGRAM);
   if (!made->relay) return errno;
   if (const int error = bind_anywhere(made->relay, peer, false); error != 0) return error;
   if (const int error = bind_anywhere(made->program, request.local, false); error != 0) return error;
@@ -146,16 +115,17 @@ int udp_pair(const StashRequest& request, StashPair* made) {
   return connect(made->relay.get(), local.get(), local.size) == 0 ? 0 : errno;
 }
 
-// The kernel says the interface's number with a link-local address, and takes only one that is there (ipv6(7)).
+// The kernel says the interface's number with a link-local address, and takes only one that is there (ipv6(7)). The
+// address must be the interface's own: with a local route alone, packets to it are those of the loopback device.
 bool keep_scope(StashAddress& address, Rtnetlink& net) {
-  if (address.storage.ss_family != AF_INET6 || !IN6_IS_ADDR_LINKLOCAL(&six(address).sin6_addr)) return true;
-  const auto device = static_cast<int>(six(address).sin6_scope_id);
+  if (address.family() != AF_INET6 || !IN6_IS_ADDR_LINKLOCAL(&address.six().sin6_addr)) return true;
+  const auto device = static_cast<int>(address.six().sin6_scope_id);
   if (device == kLoopback) return true;
   if (device > 0 && net.make_device(device) == 0 && net.bring_up(device) == 0 &&
-      net.add_address(AF_INET6, &six(address).sin6_addr, device) == 0) {
+      net.add_address(AF_INET6, &address.six().sin6_addr, device) == 0) {
     return true;
   }
-  six(address).sin6_scope_id = kLoopback;
+  address.six().sin6_scope_id = kLoopback;
   return false;
 }
 
@@ -164,8 +134,8 @@ bool as_wished(const StashRequest& request, const UniqueFd& program) {
   StashAddress local, peer;
   local.size = peer.size = sizeof local.storage;
   return getsockname(program.get(), local.get(), &local.size) == 0 &&
-         getpeername(program.get(), peer.get(), &peer.size) == 0 && same(local, request.local) &&
-         same(peer, request.peer);
+         getpeername(program.get(), peer.get(), &peer.size) == 0 && same_inet(local, request.local) &&
+         same_inet(peer, request.peer);
 }
 
 }  // namespace
@@ -183,7 +153,7 @@ int inet_pair(const StashRequest& wanted, StashRoom& room, StashPair* made) {
     // One of them may have failed: both are of one interface.
     if (!made->scope_kept) {
       for (StashAddress* a : {&request.local, &request.peer}) {
-        if (IN6_IS_ADDR_LINKLOCAL(&six(*a).sin6_addr)) six(*a).sin6_scope_id = kLoopback;
+        if (IN6_IS_ADDR_LINKLOCAL(&a->six().sin6_addr)) a->six().sin6_scope_id = kLoopback;
       }
     }
   }

@@ -31,8 +31,7 @@ bool valid(const StashAddress& a) {
   if (!named(a)) return true;
   // The kernel says the length of a path with the NUL that may have had no room.
   const std::string path = path_of(a);
-  return a.storage.ss_family == AF_UNIX &&
-         (path.empty() ? a.size <= kNameAt + kLongest : path.size() <= kLongest);
+  return a.family() == AF_UNIX && (path.empty() ? a.size <= kNameAt + kLongest : path.size() <= kLongest);
 }
 
 // bind(2) keeps the very bytes it is given, so the path must be there from our root, or where we are. It is needed only

@@ -288,6 +288,12 @@ TEST_CASE("link-local addresses keep their interface's number") {
       const StashPair p = checked_pair(
           stash, request(ip("fe80::1:2", 8080, scope), ip("fe80::abcd:1", 40000 + type, scope), type));
       CHECK(p.scope_kept);
+      if (type == SOCK_DGRAM) continue;
+      // Packets sent before the interface's addresses were in use would be lost.
+      tcp_info info{};
+      socklen_t size = sizeof info;
+      CHECK(getsockopt(p.program.get(), IPPROTO_TCP, TCP_INFO, &info, &size) == 0);
+      CHECK(info.tcpi_total_retrans == 0);
     }
   }
   CHECK(stash.rooms() == 1);
