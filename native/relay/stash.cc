@@ -100,6 +100,15 @@ int Stash::make_pair(const StashRequest& request, StashPair* made) {
   return EAFNOSUPPORT;
 }
 
+size_t Stash::rooms() {
+  size_t count = 0;
+  thread_.run([&] {
+    count = rooms_.size();
+    return 0;
+  });
+  return count;
+}
+
 int Stash::pair(const StashRequest& request, StashPair* made) {
   return thread_.run([&] {
     for (size_t room = 0; room < kMostRooms; ++room) {

@@ -111,7 +111,8 @@ size_t make_udp_headers(const UdpPacket& packet, unsigned char (&headers)[kMostU
     Checksum sum;
     sum.add(&ip, sizeof ip);
     ip.check = sum.result();
-    addresses.add(&ip.saddr, 8);
+    addresses.add(&ip.saddr, sizeof ip.saddr);
+    addresses.add(&ip.daddr, sizeof ip.daddr);
     std::memcpy(headers, &ip, sizeof ip);
   } else {
     ip6_hdr ip{};
@@ -121,7 +122,8 @@ size_t make_udp_headers(const UdpPacket& packet, unsigned char (&headers)[kMostU
     ip.ip6_hlim = kHops;
     ip.ip6_src = packet.from.six().sin6_addr;
     ip.ip6_dst = packet.to.six().sin6_addr;
-    addresses.add(&ip.ip6_src, 32);
+    addresses.add(&ip.ip6_src, sizeof ip.ip6_src);
+    addresses.add(&ip.ip6_dst, sizeof ip.ip6_dst);
     std::memcpy(headers, &ip, sizeof ip);
   }
   const udphdr udp = make_udp(packet, addresses);
