@@ -4,6 +4,7 @@
 #include <netinet/ip6.h>
 #include <netinet/udp.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 
@@ -18,8 +19,12 @@ class Checksum {
   // An odd number of bytes only in the last piece.
   void add(const void* data, size_t size) {
     const auto* bytes = static_cast<const unsigned char*>(data);
-    for (; size > 1; size -= 2, bytes += 2) sum_ += static_cast<uint64_t>(bytes[0] << 8 | bytes[1]);
-    if (size == 1) sum_ += static_cast<uint64_t>(bytes[0] << 8);
+    for (; size > 1; size -= 2, bytes += 2) {
+      uint16_t word;
+      std::memcpy(&word, bytes, sizeof word);
+      sum_ += ntohs(word);
+    }
+    if (size == 1) sum_ += uint64_t{*bytes} << 8;
   }
   void add_number(uint32_t number) { sum_ += number; }
   [[nodiscard]] uint16_t result() const {
@@ -111,9 +116,8 @@ size_t make_udp_headers(const UdpPacket& packet, unsigned char (&headers)[kMostU
     Checksum sum;
     sum.add(&ip, sizeof ip);
     ip.check = sum.result();
-    addresses.add(&ip.saddr, sizeof ip.saddr);
-    addresses.add(&ip.daddr, sizeof ip.daddr);
     std::memcpy(headers, &ip, sizeof ip);
+    addresses.add(headers + offsetof(iphdr, saddr), 2 * sizeof ip.saddr);
   } else {
     ip6_hdr ip{};
     ip.ip6_flow = htonl(6U << 28);
@@ -122,9 +126,8 @@ size_t make_udp_headers(const UdpPacket& packet, unsigned char (&headers)[kMostU
     ip.ip6_hlim = kHops;
     ip.ip6_src = packet.from.six().sin6_addr;
     ip.ip6_dst = packet.to.six().sin6_addr;
-    addresses.add(&ip.ip6_src, sizeof ip.ip6_src);
-    addresses.add(&ip.ip6_dst, sizeof ip.ip6_dst);
     std::memcpy(headers, &ip, sizeof ip);
+    addresses.add(headers + offsetof(ip6_hdr, ip6_src), 2 * sizeof ip.ip6_src);
   }
   const udphdr udp = make_udp(packet, addresses);
   std::memcpy(headers + header, &udp, sizeof udp);

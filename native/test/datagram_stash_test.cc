@@ -1,5 +1,4 @@
-// relay/datagram_stash: UDP sockets that may send to anybody and receive from anybody, and the packets that carry what they
-// say. Runs as root, or in a user namespace of its own.
+// relay/datagram_stash: UDP sockets that may send to anybody and receive from anybody. Runs as root, or in a user namespace of its own.
 #include "relay/datagram_stash.h"
 
 #include <arpa/inet.h>
@@ -7,36 +6,23 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <string>
 #include <vector>
 
-#include "relay/udp_packet.h"
 #include "sys/file.h"
+#include "test/inet_text.h"
 #include "test/own_namespace.h"
 #include "test/support.h"
 
 using namespace virt;
+using test::ip;
 using test::own_namespace;
+using test::show;
 
 namespace {
-
-StashAddress ip(const char* text, int port) {
-  in_addr four;
-  in6_addr six;
-  const in_port_t p = htons(static_cast<uint16_t>(port));
-  if (inet_pton(AF_INET, text, &four) == 1) return inet_address(four, p);
-  REQUIRE(inet_pton(AF_INET6, text, &six) == 1);
-  return inet_address(six, p);
-}
-
-std::string show(const StashAddress& a) {
-  char text[INET6_ADDRSTRLEN] = "?";
-  if (a.family() == AF_INET) inet_ntop(AF_INET, &a.four().sin_addr, text, sizeof text);
-  if (a.family() == AF_INET6) inet_ntop(AF_INET6, &a.six().sin6_addr, text, sizeof text);
-  return std::string(text) + " " + std::to_string(ntohs(a.port()));
-}
 
 bool readable(int fd, int ms = 5000) {
   pollfd p{fd, POLLIN, 0};
@@ -97,11 +83,19 @@ void check_both_ways(DatagramStash& stash, uint32_t id, const UniqueFd& fd, cons
   CHECK(show(r.from) == show(remote));
 }
 
+// A machine may have none; nothing can be shown there then.
+bool no_tun() {
+  if (access("/dev/net/tun", R_OK | W_OK) == 0) return false;
+  MESSAGE("skipped: no /dev/net/tun");
+  return true;
+}
+
 size_t open_descriptors() { return try_list_numbers("/proc/self/fd")->size(); }
 
 }  // namespace
 
 TEST_CASE("bound sockets send to anybody and receive from anybody, under the addresses they had") {
+  if (no_tun()) return;
   own_namespace();
   DatagramStash stash;
   REQUIRE(stash.open() == 0);
@@ -139,6 +133,7 @@ TEST_CASE("bound sockets send to anybody and receive from anybody, under the add
 }
 
 TEST_CASE("sockets of one port are told apart by their addresses") {
+  if (no_tun()) return;
   own_namespace();
   DatagramStash stash;
   REQUIRE(stash.open() == 0);
@@ -169,6 +164,7 @@ TEST_CASE("sockets of one port are told apart by their addresses") {
 }
 
 TEST_CASE("datagrams of every size go through whole") {
+  if (no_tun()) return;
   own_namespace();
   DatagramStash stash;
   REQUIRE(stash.open() == 0);
@@ -207,6 +203,7 @@ TEST_CASE("datagrams of every size go through whole") {
 }
 
 TEST_CASE("what cannot be served is refused or dropped, and the rest goes on") {
+  if (no_tun()) return;
   own_namespace();
   const size_t before = open_descriptors();
   {
@@ -243,6 +240,7 @@ TEST_CASE("what cannot be served is refused or dropped, and the rest goes on") {
 }
 
 TEST_CASE("/dev/net/tun may be given, where it is out of sight; what is none is refused") {
+  if (no_tun()) return;
   own_namespace();
   const UniqueFd tun(open("/dev/net/tun", O_PATH | O_CLOEXEC)), null(open("/dev/null", O_RDWR | O_CLOEXEC));
   REQUIRE(tun);
@@ -258,44 +256,4 @@ TEST_CASE("/dev/net/tun may be given, where it is out of sight; what is none is 
   CHECK(other.open(9999) == ENOENT);
   CHECK(other.fd() == -1);
   CHECK(other.open() == 0);
-}
-
-TEST_CASE("packets that are damaged are no datagrams, or ones within their bounds") {
-  test::Random random(3);
-  UdpPacket p;
-  size_t whole = 0;
-  for (int i = 0; i < 200'000; ++i) {
-    const bool v4 = random.chance(2);
-    const std::string payload(random.below(40), 'p');
-    p.from = ip(v4 ? "192.0.2.1" : "2001:db8::1", 1000);
-    p.to = ip(v4 ? "8.8.8.8" : "2001:db8::2", 53);
-    p.payload = payload;
-    unsigned char headers[kMostUdpHeaderBytes];
-    const size_t size = make_udp_headers(p, headers);
-    REQUIRE(size == (v4 ? 28 : 48));
-    const std::string bytes = std::string(reinterpret_cast<char*>(headers), size) + payload;
-    UdpPacket parsed;
-    if (i % 100 == 0) {
-      REQUIRE(parse_udp_packet(bytes, &parsed));
-      CHECK(show(parsed.from) == show(p.from));
-      CHECK(show(parsed.to) == show(p.to));
-      CHECK(parsed.payload == payload);
-    }
-    // An own copy, so that a sanitizer sees whoever reads beyond it.
-    const std::string hurt = test::damaged(bytes, random);
-    const std::vector<char> exact(hurt.begin(), hurt.end());
-    if (!parse_udp_packet({exact.data(), exact.size()}, &parsed)) continue;
-    ++whole;
-    unsigned sum = 0;
-    for (const char c : parsed.payload) sum += static_cast<unsigned char>(c);
-    if (parsed.payload.data() < exact.data() ||
-        parsed.payload.data() + parsed.payload.size() > exact.data() + exact.size()) {
-      FAIL("a payload outside its packet, ", sum);
-    }
-  }
-  CHECK(whole > 1000);
-  p.to = ip("8.8.8.8", 1);
-  p.from = ip("2001:db8::1", 1);
-  unsigned char headers[kMostUdpHeaderBytes];
-  CHECK(make_udp_headers(p, headers) == 0);
 }

@@ -1,7 +1,6 @@
 // What the tests of a stash share: addresses, names as the kernel says them, bytes through a pair.
 #pragma once
 
-#include <arpa/inet.h>
 #include <doctest/doctest.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -15,25 +14,15 @@
 
 #include "relay/stash.h"
 #include "sys/file.h"
+#include "test/inet_text.h"
 #include "test/own_namespace.h"
 
 namespace virt::test {
 
-inline StashAddress ip(const char* text, int port, uint32_t scope = 0) {
-  StashAddress a;
-  auto& v4 = reinterpret_cast<sockaddr_in&>(a.storage);
-  auto& v6 = reinterpret_cast<sockaddr_in6&>(a.storage);
-  if (inet_pton(AF_INET, text, &v4.sin_addr) == 1) {
-    v4.sin_family = AF_INET;
-    v4.sin_port = htons(static_cast<uint16_t>(port));
-    a.size = sizeof v4;
-  } else {
-    REQUIRE(inet_pton(AF_INET6, text, &v6.sin6_addr) == 1);
-    v6.sin6_family = AF_INET6;
-    v6.sin6_port = htons(static_cast<uint16_t>(port));
-    v6.sin6_scope_id = scope;
-    a.size = sizeof v6;
-  }
+// A link-local address, of the interface of this number.
+inline StashAddress ip(const char* text, int port, uint32_t scope) {
+  StashAddress a = ip(text, port);
+  a.six().sin6_scope_id = scope;
   return a;
 }
 
