@@ -217,12 +217,15 @@ void Tunnel::put(const Record& record, std::string_view address, std::string_vie
 void Tunnel::flush() {
   if (state_ == TunnelState::ended || state_ == TunnelState::connecting) return;
   seal_frame();
-  while (head_ < tail_) {
+  while (!broken_ && head_ < tail_) {
     const ssize_t n = send(fd_.get(), out_.get() + head_, tail_ - head_, MSG_DONTWAIT | MSG_NOSIGNAL);
     if (n < 0 && errno == EINTR) continue;
+    if (n < 0 && errno == EAGAIN) return;
     if (n < 0) {
-      if (errno != EAGAIN) end();
-      return;
+      // What has come before the cut is read first; then there is an end of file.
+      broken_ = true;
+      ::shutdown(fd_.get(), SHUT_RDWR);
+      break;
     }
     head_ += static_cast<size_t>(n);
   }

@@ -84,6 +84,7 @@ class Tunnel {
   std::unique_ptr<Handshake> handshake_;
   Seal outgoing_, incoming_;
   bool other_version_ = false, violated_ = false;
+  bool broken_ = false;  // nothing can be sent any more
 
   std::unique_ptr<char[]> out_;
   size_t out_size_ = 0, head_ = 0, tail_ = 0;

@@ -173,8 +173,8 @@ class Traffic {
     if (!any && !all) sleep_us(100);
     return !all;
   }
-  void run() {
-    for (int64_t end = monotonic_ns() + 2 * kPatienceNs; step();) {
+  void run(int64_t patience_ns = kPatienceNs) {
+    for (int64_t end = monotonic_ns() + patience_ns; step();) {
       REQUIRE_MESSAGE(monotonic_ns() < end, progress());
     }
   }
