@@ -1,0 +1,337 @@
+// relay: connections through a tunnel are as they would be without: bytes, ends, resets, urgent bytes, back-pressure; and the
+// tunnel may be cut anywhere.
+#include "relay/relay.h"
+
+#include <doctest/doctest.h>
+#include <sys/resource.h>
+
+#include "test/relay_support.h"
+
+using namespace virt;
+using namespace virt::test;
+
+namespace {
+
+// What a blocking read says within the patience: bytes, 0 at the end, or -errno.
+ssize_t read_from(int fd, void* data, size_t size, int flags = 0) {
+  pollfd p{fd, static_cast<short>((flags & MSG_OOB) != 0 ? POLLPRI : POLLIN), 0};
+  REQUIRE(poll(&p, 1, static_cast<int>(kPatienceNs / 1'000'000)) > 0);
+  const ssize_t n = recv(fd, data, size, flags);
+  return n < 0 ? -errno : n;
+}
+
+std::string read_text(int fd, size_t size) {
+  std::string text;
+  while (text.size() < size) {
+    char buffer[4096];
+    const ssize_t n = read_from(fd, buffer, std::min(sizeof buffer, size - text.size()));
+    if (n <= 0) break;
+    text.append(buffer, static_cast<size_t>(n));
+  }
+  return text;
+}
+
+void write_text(int fd, std::string_view text) {
+  REQUIRE(send(fd, text.data(), text.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(text.size()));
+}
+
+void reset_socket(UniqueFd& fd) {
+  const linger now{1, 0};
+  REQUIRE(setsockopt(fd.get(), SOL_SOCKET, SO_LINGER, &now, sizeof now) == 0);
+  fd.reset();
+}
+
+// As much as a connection takes when nobody reads.
+size_t fill(int fd) {
+  const std::string text(64 << 10, 'f');
+  size_t total = 0;
+  for (int idle = 0; idle < 100;) {
+    const ssize_t n = send(fd, text.data(), text.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (n > 0) {
+      total += static_cast<size_t>(n);
+      idle = 0;
+    } else {
+      ++idle;
+      sleep_us(1000);
+    }
+  }
+  return total;
+}
+
+}  // namespace
+
+TEST_CASE("random bytes both ways over many channels, unix and TCP") {
+  const size_t before = open_descriptors();
+  {
+    Hosts hosts;
+    hosts.add(10, tcp_pair);
+    hosts.add(10, [] { return unix_pair(); });
+    hosts.start_and_connect();
+    Traffic traffic(1);
+    traffic.both_ways(hosts, 3'000'000);
+    traffic.run();
+    CHECK(wait_until([&] {
+      return hosts.holder->status().over == Over::ended && hosts.relay->status().over == Over::ended;
+    }));
+    const Status status = hosts.relay->status();
+    CHECK(status.streams == 0);
+    CHECK(status.bytes_in >= 20 * 3'000'000);
+    CHECK(status.bytes_out >= 20 * 3'000'000);
+    CHECK(status.reset == 0);
+    CHECK(status.violations == 0);
+    pollfd news{hosts.relay->news_fd(), POLLIN, 0};
+    CHECK(poll(&news, 1, 0) == 1);
+  }
+  CHECK(open_descriptors() == before);
+}
+
+TEST_CASE("an end of one direction leaves the other open") {
+  for (Pair (*make)() : {+[] { return tcp_pair(); }, +[] { return unix_pair(); }}) {
+    for (const bool from_outside : {true, false}) {
+      Hosts hosts;
+      hosts.add(1, make);
+      hosts.start_and_connect();
+      const int a = from_outside ? hosts.outside[0].get() : hosts.program[0].get();
+      const int b = from_outside ? hosts.program[0].get() : hosts.outside[0].get();
+      write_text(a, "question");
+      REQUIRE(shutdown(a, SHUT_WR) == 0);
+      CHECK(read_text(b, 100) == "question");
+      char c;
+      CHECK(read_from(b, &c, 1) == 0);
+      for (int i = 0; i < 3; ++i) {
+        write_text(b, "answer");
+        CHECK(read_text(a, 6) == "answer");
+      }
+      CHECK(hosts.relay->status().streams == 1);
+      REQUIRE(shutdown(b, SHUT_WR) == 0);
+      CHECK(read_from(a, &c, 1) == 0);
+      CHECK(wait_until([&] { return hosts.holder->status().streams + hosts.relay->status().streams == 0; }));
+    }
+  }
+}
+
+TEST_CASE("a reset comes through after what was sent before it") {
+  for (const bool from_outside : {true, false}) {
+    Hosts hosts;
+    hosts.add(1, tcp_pair);
+    hosts.start_and_connect();
+    UniqueFd& a = from_outside ? hosts.outside[0] : hosts.program[0];
+    const int b = from_outside ? hosts.program[0].get() : hosts.outside[0].get();
+    write_text(a.get(), "last words");
+    CHECK(read_text(b, 4) == "last");
+    reset_socket(a);
+    CHECK(wait_until([&] { return hosts.holder->status().streams + hosts.relay->status().streams == 0; }));
+    CHECK(read_text(b, 6) == " words");
+    char c;
+    CHECK(read_from(b, &c, 1) == -ECONNRESET);
+  }
+}
+
+TEST_CASE("a reset is noticed while one direction has ended") {
+  Hosts hosts;
+  hosts.add(1, tcp_pair);
+  hosts.start_and_connect();
+  REQUIRE(shutdown(hosts.program[0].get(), SHUT_WR) == 0);
+  char c;
+  CHECK(read_from(hosts.outside[0].get(), &c, 1) == 0);
+  reset_socket(hosts.outside[0]);
+  CHECK(read_from(hosts.program[0].get(), &c, 1) == -ECONNRESET);
+}
+
+TEST_CASE("a closed unix socket is closed for its peer") {
+  Hosts hosts;
+  hosts.add(1, [] { return unix_pair(); });
+  hosts.start_and_connect();
+  hosts.outside[0].reset();
+  char c;
+  CHECK(read_from(hosts.program[0].get(), &c, 1) == 0);
+  CHECK(wait_until([&] { return send(hosts.program[0].get(), "x", 1, MSG_NOSIGNAL) < 0 && errno == EPIPE; }));
+  CHECK(wait_until([&] { return hosts.holder->status().streams + hosts.relay->status().streams == 0; }));
+}
+
+TEST_CASE("an urgent byte keeps its place, out of band and in line") {
+  for (const bool in_line : {false, true}) {
+    for (const bool from_outside : {true, false}) {
+      Hosts hosts;
+      hosts.add(1, tcp_pair);
+      hosts.start_and_connect();
+      const int a = from_outside ? hosts.outside[0].get() : hosts.program[0].get();
+      const int b = from_outside ? hosts.program[0].get() : hosts.outside[0].get();
+      const int on = in_line ? 1 : 0;
+      REQUIRE(setsockopt(b, SOL_SOCKET, SO_OOBINLINE, &on, sizeof on) == 0);
+      for (int round = 0; round < 50; ++round) {
+        write_text(a, "before");
+        REQUIRE(send(a, "!", 1, MSG_OOB) == 1);
+        write_text(a, "after");
+        if (round % 2 == 0) sleep_us(500);
+        CHECK(read_text(b, 6) == "before");
+        // The urgent byte is announced by poll(2) when it has come.
+        pollfd p{b, POLLPRI, 0};
+        REQUIRE(poll(&p, 1, 20'000) == 1);
+        CHECK(sockatmark(b) == 1);
+        char c = 0;
+        if (!in_line) {
+          CHECK(read_from(b, &c, 1, MSG_OOB) == 1);
+          CHECK(c == '!');
+          CHECK(read_text(b, 5) == "after");
+        } else {
+          CHECK(read_text(b, 6) == "!after");
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("a connection that nobody reads stalls no other, and its writer") {
+  Options options;
+  options.window_bytes = 64 << 10;
+  Hosts hosts(options);
+  hosts.add(3, tcp_pair);
+  hosts.start_and_connect();
+  const size_t filled = fill(hosts.outside[0].get());
+  CHECK(filled < (32 << 20));  // the kernel's queues and two windows
+  Traffic traffic(2);
+  traffic.flow(hosts.outside[1].get(), hosts.program[1].get(), 5'000'000);
+  traffic.flow(hosts.program[2].get(), hosts.outside[2].get(), 5'000'000);
+  traffic.run();
+  CHECK(read_text(hosts.program[0].get(), filled) == std::string(filled, 'f'));
+}
+
+TEST_CASE("a tunnel that is cut hundreds of times loses and doubles nothing") {
+  const size_t before = open_descriptors();
+  {
+    Hosts hosts;
+    hosts.add(25, tcp_pair);
+    hosts.add(25, [] { return unix_pair(); });
+    Random random(3);
+    Proxy proxy(hosts.listener, [&random] {
+      // Some within the greetings, most in the midst of data.
+      const size_t below = random.chance(8) ? 600 : 150'000;
+      return Proxy::Fate{random.below(below), UINT64_MAX};
+    });
+    hosts.start(&proxy.listener);
+    Traffic traffic(3);
+    traffic.both_ways(hosts, 150'000);
+    traffic.run();
+    CHECK(wait_until([&] {
+      return hosts.holder->status().over == Over::ended && hosts.relay->status().over == Over::ended;
+    }));
+    CHECK(proxy.tunnels > 100);
+    CHECK(hosts.relay->status().reset == 0);
+    CHECK(hosts.holder->status().reset == 0);
+    MESSAGE(proxy.tunnels.load(), " tunnels");
+  }
+  CHECK(open_descriptors() == before);
+}
+
+TEST_CASE("resets and ends come through once when the tunnel is cut") {
+  Hosts hosts;
+  constexpr size_t kCount = 60;
+  hosts.add(kCount, tcp_pair);
+  Random random(4);
+  Proxy proxy(hosts.listener, [&random] { return Proxy::Fate{random.below(8'000), UINT64_MAX}; });
+  hosts.start(&proxy.listener);
+  for (size_t i = 0; i < kCount; ++i) {
+    write_text(hosts.outside[i].get(), "last");
+    if (i % 3 == 0) {
+      CHECK(read_text(hosts.program[i].get(), 4) == "last");
+      reset_socket(hosts.outside[i]);
+    } else if (i % 3 == 1) {
+      hosts.outside[i].reset();
+    } else {
+      REQUIRE(send(hosts.outside[i].get(), "!", 1, MSG_OOB) == 1);
+    }
+  }
+  for (size_t i = 0; i < kCount; ++i) {
+    const int program = hosts.program[i].get();
+    char c = 0;
+    if (i % 3 == 0) {
+      CHECK(read_from(program, &c, 1) == -ECONNRESET);
+      continue;
+    }
+    CHECK(read_text(program, 4) == "last");
+    if (i % 3 == 1) {
+      CHECK(read_from(program, &c, 1) == 0);
+    } else {
+      CHECK(read_from(program, &c, 1, MSG_OOB) == 1);
+      CHECK(c == '!');
+    }
+    hosts.program[i].reset();
+  }
+}
+
+TEST_CASE("cut for too long: everybody is reset") {
+  Options options;
+  options.cut_limit_ms = 300;
+  Hosts hosts(options);
+  hosts.add(3, tcp_pair);
+  Proxy proxy(hosts.listener, [] { return Proxy::Fate{}; });
+  hosts.start(&proxy.listener);
+  write_text(hosts.outside[0].get(), "hello");
+  CHECK(read_text(hosts.program[0].get(), 5) == "hello");
+  proxy.refuses = true;
+  for (const auto* ends : {&hosts.outside, &hosts.program}) {
+    for (const UniqueFd& fd : *ends) {
+      char c;
+      CHECK(read_from(fd.get(), &c, 1) == -ECONNRESET);
+    }
+  }
+  CHECK(wait_until([&] { return hosts.relay->status().over == Over::limit_passed; }));
+  CHECK(wait_until([&] { return hosts.holder->status().over == Over::limit_passed; }));
+  CHECK(hosts.holder->status().reset == 3);
+}
+
+TEST_CASE("a holder that was never dialled waits, and leaves the sockets alone") {
+  Options options;
+  options.cut_limit_ms = 1;
+  Relay holder(Role::holder, key_of(7), options);
+  Pair pair = tcp_pair();
+  const UniqueFd same(fcntl(pair.b.get(), F_DUPFD_CLOEXEC, 0));
+  REQUIRE(holder.add(1, std::move(pair.b), Kind::stream) == 0);
+  REQUIRE(holder.start() == 0);
+  write_text(pair.a.get(), "hello");
+  sleep_us(50'000);
+  CHECK(holder.status().over == Over::no);
+  CHECK(holder.status().streams == 1);
+  CHECK(read_text(same.get(), 5) == "hello");
+}
+
+TEST_CASE("datagrams keep their boundaries") {
+  Hosts hosts;
+  hosts.add(1, [] { return unix_pair(SOCK_DGRAM); }, Kind::datagram);
+  hosts.start_and_connect();
+  for (const size_t size : {size_t{0}, size_t{1}, size_t{1400}, size_t{60'000}}) {
+    const std::string text(size, 'd');
+    for (const bool from_outside : {true, false}) {
+      const int a = from_outside ? hosts.outside[0].get() : hosts.program[0].get();
+      const int b = from_outside ? hosts.program[0].get() : hosts.outside[0].get();
+      write_text(a, text);
+      std::string got(70'000, 0);
+      const ssize_t n = read_from(b, got.data(), got.size());
+      REQUIRE(n == static_cast<ssize_t>(size));
+      got.resize(size);
+      CHECK(got == text);
+    }
+  }
+}
+
+TEST_CASE("five thousand channels") {
+  const size_t before = open_descriptors();
+  {
+    rlimit limit{};
+    REQUIRE(getrlimit(RLIMIT_NOFILE, &limit) == 0);
+    const rlimit most{limit.rlim_max, limit.rlim_max};
+    REQUIRE(setrlimit(RLIMIT_NOFILE, &most) == 0);
+    const size_t count = std::min<size_t>(5'000, (limit.rlim_max - 100) / 4);
+    if (count < 5'000) MESSAGE("only ", count, " channels: the limit of open files is ", limit.rlim_max);
+    Hosts hosts;
+    hosts.add(count, [] { return unix_pair(); });
+    hosts.start_and_connect();
+    for (const char* text : {"ping", "pong"}) {
+      for (size_t i = 0; i < hosts.outside.size(); ++i) write_text(hosts.outside[i].get(), text);
+      for (size_t i = 0; i < hosts.outside.size(); ++i) CHECK(read_text(hosts.program[i].get(), 4) == text);
+    }
+    CHECK(hosts.relay->status().streams == count);
+  }
+  CHECK(open_descriptors() == before);
+}
