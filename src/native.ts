@@ -23,6 +23,8 @@ export interface NativeLaunchOptions {
   /** Output is never dropped for it. */
   patient?: boolean;
   rebuild?: boolean;
+  /** Sockets of it lead through a holder on another host. */
+  far?: boolean;
   record?: "none" | "default" | "all";
   /** src/rules/encode.ts. */
   rules?: Buffer;
@@ -69,9 +71,13 @@ export interface NativeCapture {
   remap(changes: Data): Promise<void>;
   /**
    * Gives init what leads to outside, to keep after release() under a socket of this name beside its own; whoever takes it
-   * must know the key (32 bytes). How many there are; with 0 nothing is kept.
+   * must know the key (32 bytes). With count 0 nothing is kept. `reach`: where other hosts find it; port 0 lets the kernel choose.
    */
-  hold(name: string, key: Buffer): Promise<number>;
+  hold(
+    name: string,
+    key: Buffer,
+    reach: { address: string; port: number } | null,
+  ): Promise<{ count: number; port?: number }>;
   thaw(): Promise<void>;
   /** init kills everything in the pod. */
   release(): Promise<void>;

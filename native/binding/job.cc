@@ -141,7 +141,7 @@ class JobObject : public Napi::ObjectWrap<Object> {
   decltype(std::declval<Napi::Env>().AddCleanupHook(std::declval<std::function<void()>>())) hook_;
 };
 
-// `new Capture(options)`: survey(), read(directoryFd), remap(changes), hold(name, key), thaw(), release().
+// `new Capture(options)`: survey(), read(directoryFd), remap(changes), hold(name, key, reach), thaw(), release().
 class JsCapture : public JobObject<JsCapture, CaptureJob> {
  public:
   static Napi::Function define(Napi::Env env) {
@@ -185,8 +185,9 @@ class JsCapture : public JobObject<JsCapture, CaptureJob> {
   }
 
   Napi::Value hold(const Napi::CallbackInfo& info) {
-    return post(info, [name = from_js(info[0]), key = from_js(info[1])](Held<CaptureJob>& held) {
-      return virt::Value(static_cast<int64_t>(held.job->hold(name.as_string(), key.as_bytes())));
+    return post(info, [name = from_js(info[0]), key = from_js(info[1]),
+                       reach = from_js(info[2])](Held<CaptureJob>& held) {
+      return held.job->hold(name.as_string(), key.as_bytes(), reach);
     });
   }
 

@@ -48,6 +48,7 @@ LaunchOptions launch_options(const Value& o) {
   if (p.uid != 0) p.flags |= protocol::kPlanUserNamespace;
   if (o.get_bool("keepInput", false)) p.flags |= protocol::kPlanKeepInput;
   if (o.get_bool("viewed", false)) p.flags |= protocol::kPlanViewed;
+  if (o.get_bool("far", false)) p.flags |= protocol::kPlanFar;
   if (o.get_bool("patient", false)) p.flags |= protocol::kPlanPatient;
   if (o.get_bool("rebuild", false)) p.flags |= protocol::kPlanRebuild;
   p.stdio = stdio_named(o.get_string("stdio", "inherit"));

@@ -9,6 +9,8 @@
 
 #include "base/error.h"
 #include "base/fault.h"
+#include "resources/far_socket.h"
+#include "resources/inet_address.h"
 #include "sys/clocks.h"
 #include "sys/file.h"
 #include "sys/proc.h"
@@ -145,16 +147,20 @@ void CaptureJob::thaw() {
   capture_->thaw();
 }
 
-size_t CaptureJob::hold(const std::string& name, const std::string& key) {
+Value CaptureJob::hold(const std::string& name, const std::string& key, const Value& reach) {
   std::vector<const Handle*> held;
   for (const Handle& h : capture_->handles()) {
     if (h.held) held.push_back(&h);
   }
-  if (std::all_of(held.begin(), held.end(), [](const Handle* h) { return h->held == HeldAs::inside; })) return 0;
+  if (std::all_of(held.begin(), held.end(), [](const Handle* h) { return h->held == HeldAs::inside; }))
+    return Value::map().set("count", 0);
+  const std::string address = reach.is_null() ? std::string() : packed_inet(reach);
+  int64_t port = 0;
   const auto ask = [&](const std::vector<const Handle*>& some) {
     Writer w;
     w.text(name);
     w.text(key);
+    w.text(address);
     w.number(static_cast<uint32_t>(some.size()));
     std::vector<int> fds;
     for (const Handle* h : some) {
@@ -163,7 +169,8 @@ size_t CaptureJob::hold(const std::string& name, const std::string& key) {
       fds.push_back(h->dup.get());
     }
     try {
-      control_.call(Type::kHold, w.bytes(), "leaving connections to the pod's init", fds);
+      const auto reply = control_.call(Type::kHold, w.bytes(), "leaving connections to the pod's init", fds);
+      port = protocol::Reader(reply.payload).number<uint32_t>();
     } catch (const OsError& e) {
       if (e.error() != EMFILE && e.error() != ETOOMANYREFS) throw;
       throw OsError("ERR_TOO_MANY_FILES", "sendmsg", e.error(),
@@ -175,7 +182,10 @@ size_t CaptureJob::hold(const std::string& name, const std::string& key) {
     const size_t end = std::min(held.size(), at + protocol::kMostHeldInFrame);
     ask({held.begin() + static_cast<ptrdiff_t>(at), held.begin() + static_cast<ptrdiff_t>(end)});
   }
-  return held.size();
+  Value result = Value::map();
+  result.set("count", static_cast<int64_t>(held.size()));
+  if (port != 0) result.set("port", port);
+  return result;
 }
 
 void CaptureJob::release() {
@@ -208,6 +218,7 @@ Value RebuildJob::build() {
     if (status.terminal_fd >= 0) o.terminal_master = take_from(o.init_host_pid, status.terminal_fd);
     o.image_directory = directory_.get();
     if (plan_.find("held") != nullptr) o.held = take_held();
+    if (plan_.find("far") != nullptr) o.held = make_far();
     o.threads = static_cast<unsigned>(plan_.get_int("threads", 2));
     o.grow_seed = [this](uint64_t region, uint64_t size, pid_t pid) {
       Writer w;
@@ -267,6 +278,40 @@ std::map<int64_t, UniqueFd> RebuildJob::take_held() {
     }
     at += here;
   }
+  return all;
+}
+
+// Sockets whose other ends another host holds: made by init, with their options and what was closed of them.
+std::map<int64_t, UniqueFd> RebuildJob::make_far() {
+  const Value& far = plan_.at("far");
+  std::set<int64_t> wanted;
+  for (const Value& id : far.at("ids").as_list()) wanted.insert(id.as_int());
+  std::vector<const Value*> records;
+  for (const Value& h : plan_.at("handles").as_list()) {
+    if (wanted.contains(h.at("id").as_int())) records.push_back(&h);
+  }
+  std::map<int64_t, UniqueFd> all;
+  size_t at = 0;
+  do {  // also with none: the holder is to hear that the pod has gone on
+    protocol::FarPlan plan;
+    plan.key = far.at("key").as_bytes();
+    plan.holder = packed_inet(far);
+    const size_t end = std::min(records.size(), at + protocol::kMostHeldInFrame);
+    for (size_t i = at; i < end; ++i) {
+      const FarSocket s = far_socket(*records[i]);
+      plan.sockets.push_back({static_cast<uint32_t>(records[i]->at("id").as_int()),
+                              static_cast<uint32_t>(s.family), static_cast<uint32_t>(s.type), s.v6_only ? 1U : 0U,
+                              s.local, s.peer});
+    }
+    auto reply = control_->call(Type::kRelay, encode(plan), "making sockets of another host");
+    if (reply.fds.size() != end - at)
+      throw OsError("ERR_TOO_MANY_FILES", "recvmsg", EMFILE, "making sockets of another host");
+    for (size_t i = at; i < end; ++i) {
+      furnish_far_socket(*records[i], reply.fds[i - at].get());
+      all[records[i]->at("id").as_int()] = std::move(reply.fds[i - at]);
+    }
+    at = end;
+  } while (at < records.size());
   return all;
 }
 

@@ -37,8 +37,8 @@ class CaptureJob {
   void remap(const Value& changes);
   void thaw();
   // Gives init what leads to outside, to keep when the pod is released, under a socket of this name beside its own. How many
-  // there are; with none nothing is done.
-  size_t hold(const std::string& name, const std::string& key);
+  // there are; with none nothing is done. `reach`: {address, port}, where other hosts find it, or null. {count, port?}
+  Value hold(const std::string& name, const std::string& key, const Value& reach);
   // The image is complete and safe: init kills the pod.
   void release();
 
@@ -53,7 +53,8 @@ class CaptureJob {
 
 class RebuildJob {
  public:
-  // The plan: the image's record plus {grow, seedPid, directory, held?: {socket, key, ids}}; `launch` is what virt-init needs.
+  // The plan: the image's record plus {grow, seedPid, directory, held?: {socket, key, ids},
+  // far?: {address, port, key, ids}}; `launch` is what virt-init needs.
   RebuildJob(Value plan, protocol::LaunchPlan launch, LaunchFiles files, Progress& progress);
 
   // Makes the pod, all of it held. {initPid, notes}
@@ -63,6 +64,7 @@ class RebuildJob {
 
  private:
   std::map<int64_t, UniqueFd> take_held();
+  std::map<int64_t, UniqueFd> make_far();
 
   Value plan_;
   protocol::LaunchPlan launch_;

@@ -13,6 +13,7 @@
 #include <csignal>
 #include <cstring>
 
+#include "init/far_sockets.h"
 #include "sys/clocks.h"
 
 namespace virt::init {
@@ -55,6 +56,56 @@ int Holder::listen(int directory, const std::string& name, std::string_view key)
   return ::listen(listener_.get(), 16) == 0 ? 0 : errno;
 }
 
+int Holder::listen_for_others(std::string_view address) {
+  sockaddr_storage storage{};
+  if (address.size() > sizeof storage) return EINVAL;
+  std::memcpy(&storage, address.data(), address.size());
+  if (storage.ss_family != AF_INET && storage.ss_family != AF_INET6) return EAFNOSUPPORT;
+  auto* at = reinterpret_cast<sockaddr*>(&storage);
+  UniqueFd socket(::socket(storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  const int on = 1;
+  if (!socket) return errno;
+  setsockopt(socket.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  socklen_t size = sizeof storage;
+  if (bind(socket.get(), at, static_cast<socklen_t>(address.size())) != 0 || ::listen(socket.get(), 16) != 0 ||
+      getsockname(socket.get(), at, &size) != 0)
+    return errno;
+  // At the same place for both families.
+  port_ = ntohs(reinterpret_cast<sockaddr_in&>(storage).sin_port);
+  far_listener_ = std::move(socket);
+  return 0;
+}
+
+int Holder::start() {
+  since_ns_ = monotonic_ns();
+  if (!far_listener_) return 0;
+  relay::Key key;
+  if (!relay_key(key_, &key)) return EINVAL;
+  relay_ = std::make_unique<relay::Relay>(relay::Role::holder, key);
+  for (const Held& h : held_) {
+    if (h.sort != HeldSort::kConnection && h.sort != HeldSort::kDatagram) continue;
+    const auto kind = h.sort == HeldSort::kDatagram ? relay::Kind::datagram : relay::Kind::stream;
+    UniqueFd copy(fcntl(h.socket.get(), F_DUPFD_CLOEXEC, 0));
+    if (!copy) return errno;
+    if (const int error = relay_->add(h.id, std::move(copy), kind); error != 0) return error;
+  }
+  relay_->accept_from(std::move(far_listener_));
+  return relay_->start();
+}
+
+// False: nothing is left to hold.
+bool Holder::look_at_relay() {
+  uint64_t count;
+  (void)!read(relay_->news_fd(), &count, sizeof count);
+  const relay::Status status = relay_->status();
+  if (!gone_on_ && (status.connected || status.over != relay::Over::no)) {
+    // What is pumped closes when its relay says so; clients are refused from here on.
+    gone_on_ = true;
+    held_.clear();
+  }
+  return status.over == relay::Over::no;
+}
+
 int Holder::add(uint32_t id, HeldSort sort, UniqueFd fd) {
   if (!listener_ || held_.size() >= kMostHeld) return EINVAL;
   held_.push_back({id, sort, std::move(fd)});
@@ -62,12 +113,12 @@ int Holder::add(uint32_t id, HeldSort sort, UniqueFd fd) {
 }
 
 void Holder::run() {
-  since_ns_ = monotonic_ns();
   sigset_t all;
   sigfillset(&all);
   const UniqueFd signals(signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK));  // all are blocked since init's beginning
-  while (!held_.empty()) {
-    std::vector<pollfd> fds{{signals.get(), POLLIN, 0}, {listener_.get(), POLLIN, 0}};
+  while (!held_.empty() || gone_on_) {
+    std::vector<pollfd> fds{
+        {signals.get(), POLLIN, 0}, {listener_.get(), POLLIN, 0}, {relay_ ? relay_->news_fd() : -1, POLLIN, 0}};
     for (const auto& c : connections_)
       fds.push_back({c->fd(), static_cast<short>(c->unsent() > 0 ? POLLIN | POLLOUT : POLLIN), 0});
     if (poll(fds.data(), fds.size(), -1) < 0) {
@@ -81,8 +132,8 @@ void Holder::run() {
         end |= info.ssi_signo == SIGTERM || info.ssi_signo == SIGINT || info.ssi_signo == SIGHUP;
       if (end) break;
     }
-    for (size_t i = 2; i < fds.size(); ++i) {
-      Connection& c = *connections_[i - 2];
+    for (size_t i = 3; i < fds.size(); ++i) {
+      Connection& c = *connections_[i - 3];
       if (fds[i].revents == 0) continue;
       const bool alive = c.receive();
       Frame f;
@@ -90,6 +141,7 @@ void Holder::run() {
       if (!c.flush() || !alive) c.close();
     }
     if (fds[1].revents != 0) accept_taker();
+    if (fds[2].revents != 0 && !look_at_relay()) break;
     std::erase_if(connections_, [this](const auto& c) {
       if (!c->open() && taker_ == c.get()) taker_ = nullptr;  // it did not come to anything: we keep them
       return !c->open();
@@ -115,12 +167,19 @@ bool Holder::knows_key(std::string_view key) const {
   return difference == 0;
 }
 
-protocol::HoldStatus Holder::status() const {
+protocol::HoldStatus Holder::status() {
   protocol::HoldStatus s;
   for (const Held& h : held_) {
     s.connections += h.sort == HeldSort::kConnection ? 1 : 0;
     s.listeners += h.sort == HeldSort::kListener ? 1 : 0;
     s.datagrams += h.sort == HeldSort::kDatagram ? 1 : 0;
+  }
+  s.gone_on = gone_on_ ? 1 : 0;
+  if (relay_ && gone_on_) {
+    const relay::Status r = relay_->status();
+    s.connected = r.connected ? 1 : 0;
+    s.connections = r.streams;
+    s.datagrams = r.datagrams;
   }
   s.held_ms = static_cast<uint64_t>((monotonic_ns() - since_ns_) / 1'000'000);
   return s;
@@ -153,6 +212,7 @@ void Holder::handle_take(Connection& c, const Frame& f) {
   if (!r.done() || from > held_.size()) return c.reply(f, EINVAL);
   if (!knows_key(key)) return c.reply(f, EACCES);
   if (taker_ != nullptr && taker_ != &c) return c.reply(f, EBUSY);
+  if (gone_on_) return c.reply(f, ESTALE);
   taker_ = &c;
   Writer w;
   std::vector<int> fds;
@@ -175,6 +235,8 @@ void Holder::handle_drop(Connection& c, const Frame& f) {
   if (!key.empty() && !knows_key(key)) return c.reply(f, EACCES);
   if (taker_ != nullptr && taker_ != &c) return c.reply(f, EBUSY);
   held_.clear();
+  relay_.reset();
+  gone_on_ = false;
   c.reply(f, 0);
 }
 

@@ -16,6 +16,7 @@
 #include <ctime>
 #include <utility>
 
+#include "init/high_pids.h"
 #include "interpose/filter.h"
 #include "interpose/journal.h"
 #include "interpose/listener.h"
@@ -37,21 +38,6 @@ void lower_rights() {
   data[0].effective &= kLook;
   data[1].effective = 0;
   syscall(SYS_capset, &header, data);
-}
-
-// Low numbers are the program's: it is pid 2, and a pod that is rebuilt has its own again. So the threads get the
-// last (proc_sys_kernel(5), ns_last_pid; pid_namespaces(7)). Where that is not to be had they get the next.
-void set_last_pid(long pid) {
-  const UniqueFd file(open("/proc/sys/kernel/ns_last_pid", O_WRONLY | O_CLOEXEC));
-  const std::string text = std::to_string(pid);
-  if (file) (void)!write(file.get(), text.data(), text.size());
-}
-
-long highest_pid() {
-  const UniqueFd file(open("/proc/sys/kernel/pid_max", O_RDONLY | O_CLOEXEC));
-  char text[32] = "";
-  if (!file || read(file.get(), text, sizeof text - 1) <= 0) return 32768;
-  return std::atol(text);
 }
 
 int answering_threads() {
@@ -113,11 +99,13 @@ int Interposer::start(Setup setup) {
   recorder_ = std::make_unique<Recorder>(setup_.recording, *journal_);
   reader_ = std::make_unique<CallReader>(setup_.host_proc.get());
   const int answering = answering_threads();
-  set_last_pid(highest_pid() - answering - 4);
-  int error = start_thread(catch_up_thread, this);
-  for (int i = 0; i < answering && error == 0; ++i) error = start_thread(answer_thread, this);
-  set_last_pid(getpid());
-  if (error != 0) return error;
+  {
+    const HighPids high(answering + 2);
+    int error = start_thread(catch_up_thread, this);
+    for (int i = 0; i < answering && error == 0; ++i) error = start_thread(answer_thread, this);
+    if (setup_.errands && error == 0) error = start_thread(errand_thread, this);
+    if (error != 0) return error;
+  }
   UniqueFd listener;
   if (const int refused = install_filter(selected_, setup_.sockets, &listener); refused != 0) return refused;
   // From here on whoever makes a selected call waits for the thread.
@@ -209,6 +197,34 @@ void Interposer::start_what_is_aside() {
     works.swap(aside_);
   }
   for (auto& work : works) start_work(std::move(work));
+  if (!setup_.errands) do_errand(false);
+}
+
+int Interposer::run_unfiltered(std::function<int()> errand) {
+  if (!runs_) return errand();
+  std::unique_lock lock(errand_mutex_);
+  errand_ = std::move(errand);
+  errand_result_ = -1;
+  errand_given_.notify_all();
+  stir();
+  errand_done_.wait(lock, [this] { return errand_result_ >= 0; });
+  return errand_result_;
+}
+
+void Interposer::do_errand(bool wait) {
+  std::unique_lock lock(errand_mutex_);
+  if (wait) errand_given_.wait(lock, [this] { return static_cast<bool>(errand_); });
+  if (!errand_) return;
+  const std::function<int()> errand = std::exchange(errand_, nullptr);
+  lock.unlock();
+  const int result = errand();
+  lock.lock();
+  errand_result_ = result;
+  errand_done_.notify_all();
+}
+
+void* Interposer::errand_thread(void* self) {
+  for (;;) static_cast<Interposer*>(self)->do_errand(true);
 }
 
 void* Interposer::answer_thread(void* self) {

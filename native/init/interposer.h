@@ -8,6 +8,8 @@
 #pragma once
 
 #include <atomic>
+#include <condition_variable>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -40,6 +42,7 @@ class Interposer {
     UniqueFd host_proc;   // a directory of the host's /proc
     bool paused = false;  // everything passes and nothing is recorded, until go_on()
     bool hooked = false;  // a supervisor answers from the start
+    bool errands = false; // run_unfiltered() with all our rights
   };
   // Starts the threads, then puts the filter on the calling one, so that everything the pod becomes inherits it and the
   // threads themselves stay free. Does nothing if there is nothing to interpose. 0 or errno (EINVAL: no rules).
@@ -49,6 +52,9 @@ class Interposer {
   // journal could not be written.
   int catch_up();
   [[nodiscard]] bool runs() const { return runs_; }
+  // Runs it where threads may be started: the keeper's thread has the filter itself, and so would theirs. Waits for it;
+  // gives what it gives (0 or errno). One at a time.
+  int run_unfiltered(std::function<int()> errand);
 
   // Other rules from now on. 0, EINVAL (no rules), or EOPNOTSUPP: they need calls that the filter does not select.
   int change_rules(std::string_view bytes);
@@ -66,6 +72,8 @@ class Interposer {
   static void* answer_thread(void* self);
   static void* catch_up_thread(void* self);
   static void* work_thread(void* work);
+  static void* errand_thread(void* self);
+  void do_errand(bool wait);
   void answer_questions();
   void answer_one(const Question& question);
   void keep_up();
@@ -97,6 +105,10 @@ class Interposer {
   Asks asks_;
   std::mutex aside_mutex_;
   std::vector<std::unique_ptr<Work>> aside_;  // for the thread that catches up to start
+  std::mutex errand_mutex_;
+  std::condition_variable errand_given_, errand_done_;
+  std::function<int()> errand_;
+  int errand_result_ = 0;
   std::mutex rules_mutex_;
   std::shared_ptr<const RuleSet> rules_;
 };

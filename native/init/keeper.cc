@@ -89,6 +89,7 @@ Step Keeper::prepare() {
   setup.sockets = sockets();
   setup.paused = rebuilding_;
   setup.hooked = (plan_.flags & protocol::kPlanHooked) != 0;
+  setup.errands = (plan_.flags & protocol::kPlanFar) != 0;
   connections_.back()->hooks = setup.hooked;
   errno = interposer_.start(std::move(setup));
   if (errno != 0) return failed("starting the interposer");

@@ -11,6 +11,7 @@
 
 #include "init/connection.h"
 #include "init/console.h"
+#include "init/far_sockets.h"
 #include "init/holder.h"
 #include "init/interposer.h"
 #include "init/protocol.h"
@@ -49,6 +50,7 @@ class Keeper {
   void handle_open(Connection& c, const Frame& f);
   void handle_seed(Connection& c, const Frame& f);
   void handle_hold(Connection& c, const Frame& f);
+  void handle_relay(Connection& c, const Frame& f);
   static void handle_socket(Connection& c, const Frame& f);
   void handle_commit(Connection& c, const Frame& f);
   void handle_hook(Connection& c, const Frame& f);
@@ -93,6 +95,7 @@ class Keeper {
   Log log_;
   Interposer& interposer_;
   std::unique_ptr<Holder> holder_;
+  std::unique_ptr<FarSockets> far_sockets_;
   std::vector<protocol::Status::Stream> streams_;
 
   pid_t first_pid_ = 0;

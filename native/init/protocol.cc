@@ -135,7 +135,37 @@ std::string encode(const Status& status) {
 }
 
 std::string encode(const HoldStatus& status) {
-  return wire::pack(status.version, status.connections, status.listeners, status.datagrams, status.held_ms);
+  return wire::pack(status.version, status.connections, status.listeners, status.datagrams, status.held_ms,
+                    status.gone_on, status.connected);
+}
+
+std::string encode(const FarPlan& plan) {
+  Writer w;
+  w.text(plan.key);
+  w.text(plan.holder);
+  w.number(static_cast<uint32_t>(plan.sockets.size()));
+  for (const FarSocket& s : plan.sockets) {
+    for (const uint32_t n : {s.id, s.family, s.type, s.v6_only}) w.number(n);
+    w.text(s.local);
+    w.text(s.peer);
+  }
+  return w.bytes();
+}
+
+bool decode(std::string_view bytes, FarPlan* plan) {
+  Reader r(bytes);
+  plan->key = r.text();
+  plan->holder = r.text();
+  const auto count = r.number<uint32_t>();
+  if (count > kMostHeldInFrame) return false;
+  for (uint32_t i = 0; i < count && r.ok(); ++i) {
+    FarSocket s;
+    for (uint32_t* n : {&s.id, &s.family, &s.type, &s.v6_only}) *n = r.number<uint32_t>();
+    s.local = r.text();
+    s.peer = r.text();
+    plan->sockets.push_back(std::move(s));
+  }
+  return r.done();
 }
 
 bool decode(std::string_view bytes, Status* status) {

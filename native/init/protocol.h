@@ -42,8 +42,9 @@ enum class Type : uint16_t {
   kAnswer = 16,   // what a hook says (interpose/asks.h), up to 1 fd; no reply
   kSocket = 17,   // u32 family, u32 type, u32 protocol → one fd, a socket of the pod's network namespace
   kMount = 18,    // from, to: what is at `from` appears at `to` as well, in the pod
-  kHold = 19,     // text name, text key, u32 count, then of each u32 id, u32 HeldSort, its descriptor riding: kept after kRelease.
-                  // The first with none: it makes room
+  kHold = 19,     // text name, text key, text address (sockaddr) where other hosts reach it or empty, u32 count, then of each u32 id, u32 HeldSort, its descriptor riding: kept after kRelease.
+                  // The first with none: it makes room, and is answered with the port that the kernel gave (u32)
+  kRelay = 23,    // rebuild: FarPlan → u32 count, their descriptors riding: sockets that lead through the holder on another host
   kCatchUp = 20,  // the journal holds all that was done so far when the answer comes
   // requests to a holder (init/holder.h), which answers kHello (text key, or nothing) with a HoldStatus
   kTake = 21,  // text key, u32 from → u32 how many there are, u32 count, u32 ids, their descriptors riding
@@ -75,11 +76,24 @@ inline constexpr size_t kMostHeldInFrame = 128;
 // kInside: between two processes of the pod, through a listener that is held.
 enum class HeldSort : uint32_t { kConnection = 0, kListener = 1, kDatagram = 2, kInside = 3 };
 
+// A socket whose other end is kept on another host. Addresses as the kernel has them (sockaddr); empty: none.
+struct FarSocket {
+  uint32_t id = 0, family = 0, type = 0, v6_only = 0;
+  std::string local, peer;
+};
+struct FarPlan {
+  std::string key;
+  std::string holder;  // sockaddr of where the holder is found
+  std::vector<FarSocket> sockets;
+};
+
 // A holder's answer to kHello.
 struct HoldStatus {
   uint32_t version = kVersion;
   uint32_t connections = 0, listeners = 0, datagrams = 0;
   uint64_t held_ms = 0;
+  uint32_t gone_on = 0;    // the pod is on another host: what is here is passed on to it
+  uint32_t connected = 0;  // … which it is now
 };
 
 // How the first program's standard streams are made.
@@ -100,6 +114,7 @@ inline constexpr uint32_t kPlanIsolated =
 inline constexpr uint32_t kPlanNoNetwork = 128;  // an empty network namespace
 inline constexpr uint32_t kPlanNoDevices = 256;  // device nodes open nowhere but in /dev
 inline constexpr uint32_t kPlanHooked = 512;     // the first supervisor answers hooks from the start
+inline constexpr uint32_t kPlanFar = 1024;       // rebuild: kRelay will come
 
 // A bind mount: what is at `from` on the host appears at `to` in the pod.
 struct Remap {
@@ -191,6 +206,8 @@ std::string encode(const ExecPlan& plan);
 bool decode(std::string_view bytes, ExecPlan* plan);
 std::string encode(const Status& status);
 std::string encode(const HoldStatus& status);
+std::string encode(const FarPlan& plan);
+bool decode(std::string_view bytes, FarPlan* plan);
 bool decode(std::string_view bytes, Status* status);
 
 }  // namespace virt::protocol

@@ -112,6 +112,9 @@ void Keeper::handle(Connection& c, const Frame& f) {
     case Type::kHold:
       handle_hold(c, f);
       return;
+    case Type::kRelay:
+      handle_relay(c, f);
+      return;
     case Type::kSocket:
       handle_socket(c, f);
       return;
@@ -268,7 +271,7 @@ void Keeper::handle_seed(Connection& c, const Frame& f) {
 void Keeper::handle_hold(Connection& c, const Frame& f) {
   auto fds = c.take_fds();
   Reader r(f.payload);
-  const std::string name = r.text(), key = r.text();
+  const std::string name = r.text(), key = r.text(), address = r.text();
   const auto count = r.number<uint32_t>();
   if (!r.ok() || count > protocol::kMostHeldInFrame || rebuilding_ || (holder_ && !c.holding))
     return c.reply(f, EINVAL);
@@ -276,7 +279,9 @@ void Keeper::handle_hold(Connection& c, const Frame& f) {
   if (!holder_) {
     holder_ = std::make_unique<Holder>();
     c.holding = true;
-    if (const int error = holder_->listen(socket_dir_.get(), name, key); error != 0) {
+    int error = holder_->listen(socket_dir_.get(), name, key);
+    if (error == 0 && !address.empty()) error = holder_->listen_for_others(address);
+    if (error != 0) {
       holder_.reset();
       return c.reply(f, error);
     }
@@ -287,7 +292,28 @@ void Keeper::handle_hold(Connection& c, const Frame& f) {
     const auto sort = r.number<protocol::HeldSort>();
     error = r.ok() ? holder_->add(id, sort, std::move(fds[i])) : EINVAL;
   }
-  c.reply(f, error);
+  c.reply(f, error, pack(uint32_t{holder_->port()}));
+}
+
+void Keeper::handle_relay(Connection& c, const Frame& f) {
+  protocol::FarPlan plan;
+  if (!decode(f.payload, &plan) || !rebuilding_ || !c.seeding) return c.reply(f, EINVAL);
+  std::vector<UniqueFd> made(plan.sockets.size());
+  const int error = interposer_.run_unfiltered([&] {
+    if (!far_sockets_) {
+      auto far = std::make_unique<FarSockets>();
+      if (const int e = far->open(plan.key, plan.holder); e != 0) return e;
+      far_sockets_ = std::move(far);
+    }
+    for (size_t i = 0; i < made.size(); ++i) {
+      if (const int e = far_sockets_->make(plan.sockets[i], &made[i]); e != 0) return e;
+    }
+    return 0;
+  });
+  if (error != 0) return c.reply(f, error);
+  std::vector<int> fds;
+  for (const UniqueFd& fd : made) fds.push_back(fd.get());
+  c.reply_with(f, pack(static_cast<uint32_t>(fds.size())), fds);
 }
 
 void Keeper::handle_socket(Connection& c, const Frame& f) {
@@ -311,6 +337,13 @@ void Keeper::handle_commit(Connection& c, const Frame& f) {
   if (const Step s = limit_namespaces(plan_); s.failed()) {
     c.reply(f, s.error);
     return;
+  }
+  // Its first connections may be read from as soon as it runs.
+  if (far_sockets_) {
+    if (const int error = interposer_.run_unfiltered([this] { return far_sockets_->begin(); }); error != 0) {
+      c.reply(f, error);
+      return;
+    }
   }
   // The one step that makes it a pod: every thread, stopped or parked, is free to go home from here on, and
   // nothing depends on the engine any more.

@@ -1,7 +1,6 @@
 // TCP and UDP sockets (tcp(7), udp(7), ip(7), ipv6(7)) that listen, are bound, or are nothing yet.
 // Connections to outside are kept by the pod's init (CaptureContext::hold); elsewhere, or if the user wants it so, the program
 // finds them reset, or made anew.
-#include <arpa/inet.h>
 #include <fcntl.h>
 #include <linux/sockios.h>
 #include <netinet/in.h>
@@ -15,23 +14,14 @@
 
 #include "base/error.h"
 #include "resources/capture_context.h"
+#include "resources/far_socket.h"
+#include "resources/inet_address.h"
 #include "resources/kinds.h"
 #include "resources/rebuild_context.h"
 #include "resources/socket_options.h"
 
 namespace virt {
 namespace {
-
-struct Address {
-  sockaddr_storage storage{};
-  socklen_t size = 0;
-  [[nodiscard]] const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&storage); }
-  [[nodiscard]] uint16_t port() const {
-    if (storage.ss_family == AF_INET) return ntohs(reinterpret_cast<const sockaddr_in&>(storage).sin_port);
-    if (storage.ss_family == AF_INET6) return ntohs(reinterpret_cast<const sockaddr_in6&>(storage).sin6_port);
-    return 0;
-  }
-};
 
 int int_option(int fd, int name) {
   int value = -1;
@@ -40,64 +30,17 @@ int int_option(int fd, int name) {
   return value;
 }
 
-std::optional<Address> local_address(int fd) {
-  Address a;
+std::optional<InetAddress> local_address(int fd) {
+  InetAddress a;
   a.size = sizeof a.storage;
   if (getsockname(fd, reinterpret_cast<sockaddr*>(&a.storage), &a.size) != 0) return std::nullopt;
   return a;
 }
 
-std::optional<Address> peer_address(int fd) {
-  Address a;
+std::optional<InetAddress> peer_address(int fd) {
+  InetAddress a;
   a.size = sizeof a.storage;
   if (getpeername(fd, reinterpret_cast<sockaddr*>(&a.storage), &a.size) != 0) return std::nullopt;
-  return a;
-}
-
-std::string show(const Address& a) {
-  char text[INET6_ADDRSTRLEN] = "?";
-  if (a.storage.ss_family == AF_INET) {
-    inet_ntop(AF_INET, &reinterpret_cast<const sockaddr_in&>(a.storage).sin_addr, text, sizeof text);
-    return std::string(text) + ":" + std::to_string(a.port());
-  }
-  inet_ntop(AF_INET6, &reinterpret_cast<const sockaddr_in6&>(a.storage).sin6_addr, text, sizeof text);
-  return "[" + std::string(text) + "]:" + std::to_string(a.port());
-}
-
-Value pack(const Address& a) {
-  Value v = Value::map();
-  char text[INET6_ADDRSTRLEN] = "";
-  if (a.storage.ss_family == AF_INET) {
-    inet_ntop(AF_INET, &reinterpret_cast<const sockaddr_in&>(a.storage).sin_addr, text, sizeof text);
-  } else {
-    const auto& in6 = reinterpret_cast<const sockaddr_in6&>(a.storage);
-    inet_ntop(AF_INET6, &in6.sin6_addr, text, sizeof text);
-    if (in6.sin6_scope_id != 0) v.set("scope", static_cast<int64_t>(in6.sin6_scope_id));
-  }
-  v.set("address", text).set("port", static_cast<int>(a.port()));
-  return v;
-}
-
-Address unpack(const Value& v, int family) {
-  Address a;
-  const std::string& text = v.at("address").as_string();
-  const auto port = htons(static_cast<uint16_t>(v.at("port").as_int(0, 65535)));
-  int ok;
-  if (family == AF_INET) {
-    auto& in = reinterpret_cast<sockaddr_in&>(a.storage);
-    in.sin_family = AF_INET;
-    in.sin_port = port;
-    ok = inet_pton(AF_INET, text.c_str(), &in.sin_addr);
-    a.size = sizeof in;
-  } else {
-    auto& in6 = reinterpret_cast<sockaddr_in6&>(a.storage);
-    in6.sin6_family = AF_INET6;
-    in6.sin6_port = port;
-    in6.sin6_scope_id = static_cast<uint32_t>(v.get_int("scope", 0));
-    ok = inet_pton(AF_INET6, text.c_str(), &in6.sin6_addr);
-    a.size = sizeof in6;
-  }
-  if (ok != 1) throw BadValue("'" + text + "' is no address of this family");
   return a;
 }
 
@@ -129,7 +72,7 @@ void capture_tcp(Handle& h, CaptureContext& c) {
   }
   const auto peer = peer_address(h.dup.get());
   const std::string whom = peer ? " to " + show(*peer) : "";
-  if (peer) h.record.set("peer", pack(*peer));
+  if (peer) h.record.set("peer", pack_inet(*peer));
   const Value* address = h.record.find("peer");
   const std::string& policy =
       c.tcp_policy.of(address == nullptr ? "" : address->at("address").as_string(), peer ? peer->port() : 0);
@@ -159,7 +102,7 @@ void capture_udp(Handle& h, CaptureContext& c) {
     c.block(h, "ERR_UDP_QUEUE", "a UDP socket with datagrams that were not read yet",
             "try again when they are read");
   }
-  if (const auto peer = peer_address(h.dup.get())) h.record.set("peer", pack(*peer));
+  if (const auto peer = peer_address(h.dup.get())) h.record.set("peer", pack_inet(*peer));
 }
 
 void capture(Handle& h, CaptureContext& c) {
@@ -169,7 +112,7 @@ void capture(Handle& h, CaptureContext& c) {
       .set("type", type == SOCK_STREAM ? "tcp" : "udp");
   const auto local = local_address(fd);
   if (local && local->port() != 0) {
-    h.record.set("local", pack(*local));
+    h.record.set("local", pack_inet(*local));
     h.link = show(*local);  // what a person knows it by, in messages
   }
   type == SOCK_STREAM ? capture_tcp(h, c) : capture_udp(h, c);
@@ -191,7 +134,7 @@ int make_reset(RebuildContext& c, int family) {
   c.close(listening);
   Value loopback = Value::map();
   loopback.set("address", family == AF_INET ? "127.0.0.1" : "::1").set("port", 0);
-  Address any = unpack(loopback, family);
+  InetAddress any = unpack_inet(loopback, family);
   check(bind(listener.get(), any.get(), any.size), "bind", "making a reset connection");
   check(listen(listener.get(), 1), "listen", "making a reset connection");
   const auto at = local_address(listener.get());
@@ -210,7 +153,7 @@ int reconnect(const Value& record, RebuildContext& c, int family) {
   const int fd = c.run_for_fd(b, made, "socket", "making a socket");
   const UniqueFd mine = c.take(fd);
   set_options(mine.get(), record.at("options"), OptionsWhen::before_bind);
-  const Address peer = unpack(record.at("peer"), family);
+  const InetAddress peer = unpack_inet(record.at("peer"), family);
   int error = 0;
   socklen_t size = sizeof error;
   pollfd p{mine.get(), POLLOUT, 0};
@@ -244,7 +187,7 @@ int rebuild(const Value& record, RebuildContext& c) {
   const UniqueFd mine = c.take(fd);
   set_options(mine.get(), options, OptionsWhen::before_bind);
   if (const Value* local = record.find("local")) {
-    const Address address = unpack(*local, family);
+    const InetAddress address = unpack_inet(*local, family);
     // Connections of the pod's former life may linger in TIME_WAIT; SO_REUSEADDR lets us bind beside them,
     // and another listener is an error all the same.
     const int reuse = int_option(mine.get(), SO_REUSEADDR), on = 1;
@@ -260,7 +203,7 @@ int rebuild(const Value& record, RebuildContext& c) {
     if (tcp) setsockopt(mine.get(), SOL_SOCKET, SO_REUSEADDR, &reuse, sizeof reuse);
   }
   if (const Value* peer = record.find("peer")) {
-    const Address address = unpack(*peer, family);
+    const InetAddress address = unpack_inet(*peer, family);
     check(connect(mine.get(), address.get(), address.size), "connect", "connecting a UDP socket");
   }
   set_options(mine.get(), options, OptionsWhen::after);
@@ -269,6 +212,24 @@ int rebuild(const Value& record, RebuildContext& c) {
 }
 
 }  // namespace
+
+FarSocket far_inet_socket(const Value& record) {
+  FarSocket s;
+  s.family = record.at("family").as_string() == "ipv4" ? AF_INET : AF_INET6;
+  s.type = record.at("type").as_string() == "tcp" ? SOCK_STREAM : SOCK_DGRAM;
+  const auto packed = [&](const char* name) {
+    const Value* address = record.find(name);
+    return address == nullptr ? std::string() : unpack_inet(*address, s.family).bytes();
+  };
+  s.local = packed("local");
+  s.peer = packed("peer");
+  for (const Value& option : record.at("options").as_list()) {
+    const auto& parts = option.as_list();
+    if (parts.at(0).as_int() == IPPROTO_IPV6 && parts.at(1).as_int() == IPV6_V6ONLY)
+      s.v6_only = parts.at(2).as_bytes().find_first_not_of('\0') != std::string::npos;
+  }
+  return s;
+}
 
 const Kind kInetSocket{"inet-socket", recognise, capture, rebuild};
 

@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "resources/capture_context.h"
+#include "resources/far_socket.h"
 #include "resources/kinds.h"
 #include "resources/rebuild_context.h"
 #include "resources/socket_options.h"
@@ -389,6 +390,21 @@ int rebuild(const Value& record, RebuildContext& c) {
 }
 
 }  // namespace
+
+FarSocket far_unix_socket(const Value& record) {
+  FarSocket s;
+  s.family = AF_UNIX;
+  s.type = type_number(record.at("type").as_string());
+  const auto packed = [&](const char* name) {
+    const Value* bytes = record.find(name);
+    if (bytes == nullptr) return std::string();
+    const auto [address, size] = unix_address(bytes->as_bytes());
+    return std::string(reinterpret_cast<const char*>(&address), size);
+  };
+  s.local = packed("name");
+  s.peer = packed("peerName");
+  return s;
+}
 
 int make_unix_socket(RebuildContext& c, int type) {
   Batch b = c.batch();

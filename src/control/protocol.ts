@@ -92,6 +92,10 @@ export interface HoldStatus {
   /** Sockets that send and receive datagrams. */
   datagrams: number;
   heldMs: number;
+  /** The pod is on another host, and what is here is passed on to it. */
+  goneOn: boolean;
+  /** … which it is now. */
+  connected: boolean;
 }
 
 export function decodeHoldStatus(bytes: Buffer): HoldStatus {
@@ -101,5 +105,7 @@ export function decodeHoldStatus(bytes: Buffer): HoldStatus {
     listeners: bytes.readUInt32LE(8),
     datagrams: bytes.readUInt32LE(12),
     heldMs: Number(bytes.readBigUInt64LE(16)),
+    goneOn: bytes.readUInt32LE(24) !== 0,
+    connected: bytes.readUInt32LE(28) !== 0,
   };
 }

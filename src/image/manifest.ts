@@ -365,7 +365,14 @@ export const manifestSchema = v.object({
   /** Directories of the pod's own, under a read-only root. */
   own: optional(v.array(own)),
   /** Who keeps the handles that are `held`, and what it must be told (hexadecimal). */
-  holder: optional(v.object({ socket: absolutePath, key: v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/)) })),
+  holder: optional(
+    v.object({
+      socket: absolutePath,
+      key: v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/)),
+      /** Where other hosts find it. */
+      reach: optional(socketAddress),
+    }),
+  ),
   /** Losses the user agreed to, in words. */
   accepted: v.array(v.string()),
 });

@@ -28,7 +28,7 @@ import { relocate, toPod } from "../remap/address.js";
 import { checkTcp, type TcpPolicy, type TcpRule } from "../remap/tcp-policy.js";
 import type { Interposition } from "../rules/interposition.js";
 import { version } from "../version.js";
-import { holderName, holderSocket } from "./holder.js";
+import { holderName, holderSocket, parseReach } from "./holder.js";
 import { ownSource } from "./isolation.js";
 import type { Pod } from "./pod.js";
 import { podDirectory, removeTree, saveRecord } from "./store.js";
@@ -74,6 +74,11 @@ export interface DetachOptions {
    * A snapshot holds nothing: its source goes on.
    */
   tcp?: TcpPolicy;
+  /**
+   * An address of this host, "ADDRESS" or "ADDRESS:PORT" (IPv6 in brackets), at which a host that reattaches the image reaches
+   * the holder; what goes through it is sealed with a key in the image. Default: none, connections live on on this host alone.
+   */
+  holdAt?: string;
   /** By peer; the first that fits holds. Default: none. */
   tcpRules?: readonly TcpRule[];
   /**
@@ -137,6 +142,7 @@ export async function detach(pod: Pod, options: DetachOptions, kind: "detach" | 
   if (options.signal?.aborted) throw aborted(options.signal);
   const withFiles = options.withFiles ?? "none";
   checkRecorded(pod.record, withFiles);
+  const reach = options.holdAt === undefined ? undefined : parseReach(options.holdAt);
   const status = await pod.status();
   const host = describeHost();
   const writer = new ImageWriter(imagePath(options.image ?? defaultImageName(pod)));
@@ -174,7 +180,8 @@ export async function detach(pod: Pod, options: DetachOptions, kind: "detach" | 
     void writer.add("pages.sum");
     for (const c of record.carried) c.name = await writer.carry(c.name);
     const key = native.randomHex(32);
-    const held = kind === "detach" ? await capture.hold(holderName(pod.id), Buffer.from(key, "hex")) : 0;
+    const held =
+      kind === "detach" ? await capture.hold(holderName(pod.id), Buffer.from(key, "hex"), reach ?? null) : { count: 0 };
     const own = pod.record.isolate === undefined ? [] : await captureOwn(podDirectory(pod.id), writer);
     const log = join(podDirectory(pod.id), "log");
     if (existsSync(log)) {
@@ -209,7 +216,15 @@ export async function detach(pod: Pod, options: DetachOptions, kind: "detach" | 
       },
       ...rest,
       ...(own.length === 0 ? {} : { own }),
-      ...(held === 0 ? {} : { holder: { socket: holderSocket(pod.record), key } }),
+      ...(held.count === 0
+        ? {}
+        : {
+            holder: {
+              socket: holderSocket(pod.record),
+              key,
+              ...(reach && { reach: { address: reach.address, port: held.port ?? reach.port } }),
+            },
+          }),
       accepted: [...rest.accepted, ...found.left],
       ...(carriedFiles.length > 0 ? { carriedFiles } : {}),
       ...(isRecorded(pod.record) ? { written } : {}),

@@ -3,6 +3,7 @@
  * socket beside the pod's own, whose name the pod's id tells.
  */
 import { closeSync } from "node:fs";
+import { isIP } from "node:net";
 import { dirname, join } from "node:path";
 import { ControlConnection } from "../control/connection.js";
 import { decodeHoldStatus, FrameType, frame, type HoldStatus, uint32s } from "../control/protocol.js";
@@ -26,6 +27,8 @@ export interface Holding {
   datagrams: number;
   /** For how long, in milliseconds. */
   heldMs: number;
+  /** The pod is on another host, to which these are passed on; "cut" while that cannot be reached. */
+  forwarding?: "connected" | "cut";
 }
 
 /** Name of a holder's socket in the directory of control sockets. */
@@ -50,8 +53,14 @@ export async function askHolder(socket: string, key?: string): Promise<Holding |
     const status: HoldStatus = decodeHoldStatus(
       await connection.request(FrameType.hello, key === undefined ? undefined : keyText(key)),
     );
-    const { connections, listeners, datagrams, heldMs } = status;
-    return { connections, listeners, datagrams, heldMs };
+    const { connections, listeners, datagrams, heldMs, goneOn, connected } = status;
+    return {
+      connections,
+      listeners,
+      datagrams,
+      heldMs,
+      ...(goneOn && { forwarding: connected ? "connected" : "cut" }),
+    };
   } catch (e) {
     const { code, errnoName } = e as VirtError;
     if (code === "ERR_POD_GONE" || errnoName === "EACCES") return undefined;
@@ -88,19 +97,31 @@ export function endHolder(record: PodRecord): void {
   }
 }
 
-/** "3 connections, 1 listener". */
+/** "holding 3 connections, 1 listener". */
 export function describeHolding(h: Holding): string {
   const some = (n: number, one: string) => (n === 0 ? [] : [`${n} ${one}${n === 1 ? "" : "s"}`]);
-  return [
+  const how = h.forwarding === undefined ? "holding" : h.forwarding === "cut" ? "forwarding (cut)" : "forwarding";
+  const what = [
     ...some(h.connections, "connection"),
     ...some(h.listeners, "listener"),
     ...some(h.datagrams, "datagram socket"),
-  ].join(", ");
+  ];
+  return `${how} ${what.join(", ")}`;
 }
 
 function keyText(key: string): Buffer {
   const bytes = Buffer.from(key, "hex");
   return Buffer.concat([uint32s(bytes.length), bytes]);
+}
+
+/** "10.0.0.1", "10.0.0.1:7000", "[fd00::1]:7000". Errors: ERR_USAGE. */
+export function parseReach(text: string): { address: string; port: number } {
+  const [, inBrackets, plain, port] = /^(?:\[([^\]]+)\]|([^[\]]+?))(?::(\d{1,5}))?$/.exec(text) ?? [];
+  const whole = isIP(text) === 6 ? text : (inBrackets ?? plain ?? "");
+  const number = whole === text || port === undefined ? 0 : Number(port);
+  if (isIP(whole) === 0 || number > 65535)
+    throw new VirtError("ERR_USAGE", `'${text}' is no address of a host: ADDRESS or ADDRESS:PORT, IPv6 in brackets`);
+  return { address: whole, port: number };
 }
 
 /** Throws ERR_HOLDING for a pod that keeps something. */

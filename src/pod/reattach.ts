@@ -33,7 +33,7 @@ import { furnishState } from "./identity.js";
 import { attachPatient, claimName, interpositionOf, pathRemaps } from "./launch.js";
 import { Pod } from "./pod.js";
 import { discardPod, newPod, type PathRemap, type PodRecord, saveRecord } from "./store.js";
-import { planHeld, type Taken } from "./taken.js";
+import { type HeldPlan, planHeld } from "./taken.js";
 
 /**
  * What reattach() and planReattach() may be told; everything has a default.
@@ -53,6 +53,11 @@ export interface ReattachOptions extends HookOptions {
    * the program find them reset, "reconnect" dials again. Other than "hold" takes nothing from a holder. Default "hold".
    */
   tcp?: TcpPolicy;
+  /**
+   * Where this host finds the holder of the pod's connections, "ADDRESS:PORT", if not at what `holdAt` said at the detach (an
+   * address behind a NAT, a tunnel of ssh(1)). Default: where the image says.
+   */
+  holder?: string;
   /** Files (as the pod knows them) that may differ from what the program left; "*" for all. Default: none. */
   allowChanged?: string[];
   /**
@@ -158,20 +163,20 @@ function adapt(image: Manifest, options: ReattachOptions) {
 export async function checkHere(image: Manifest, options: ReattachOptions) {
   const adapted = adapt(image, options);
   const { remaps } = adapted;
-  const { manifest, taken, blockers: lost, notes } = await planHeld(image, adapted.manifest, options.tcp);
+  const { manifest, taken, far, blockers: lost, notes } = await planHeld(image, adapted.manifest, options);
   const placement = await planPlacement(manifest, remaps);
   const blockers = [
     ...lost,
     ...(await checkImage(manifest, { remaps, allowChanged: options.allowChanged ?? [], placement })),
     ...checkTargets(adapted, remaps, placement.provides),
   ];
-  return { ...adapted, manifest, taken, notes, placement, blockers };
+  return { ...adapted, manifest, taken, far, notes, placement, blockers };
 }
 
 async function prepare(nameOrImage: string | Image, options: ReattachOptions) {
   const image = typeof nameOrImage === "string" ? await openImage(nameOrImage) : nameOrImage;
   await checkParts(image);
-  const { blockers, manifest, taken, notes, given, remaps, placement, interposition } = await checkHere(
+  const { blockers, manifest, taken, far, notes, given, remaps, placement, interposition } = await checkHere(
     image.manifest,
     options,
   );
@@ -198,7 +203,7 @@ async function prepare(nameOrImage: string | Image, options: ReattachOptions) {
   }
   const interposed = nativeInterposition(interposition);
   const plan = describePlan(image, remaps, placement, options);
-  return { image, manifest, taken, notes, given, remaps, placement, interposition, interposed, plan };
+  return { image, manifest, taken, far, notes, given, remaps, placement, interposition, interposed, plan };
 }
 
 function planOf(manifest: Manifest): TreePlan {
@@ -271,7 +276,7 @@ function describePlan(image: Image, remaps: PathRemap[], placement: Placement, o
  * for (const note of pod.notes) console.warn(note);
  */
 export async function reattach(nameOrImage: string | Image, options: ReattachOptions = {}): Promise<Pod> {
-  const { image, manifest, taken, given, remaps, placement, interposition, interposed, plan, ...prepared } =
+  const { image, manifest, taken, far, given, remaps, placement, interposition, interposed, plan, ...prepared } =
     await prepare(nameOrImage, options);
   if (options.signal?.aborted) throw aborted(options.signal, untouched);
   const terminal = manifest.objects.find((o) => o.kind === "terminal" && o.keptByInit);
@@ -322,6 +327,7 @@ export async function reattach(nameOrImage: string | Image, options: ReattachOpt
       stateDir: directory,
       stdio,
       rebuild: true,
+      far: far !== undefined,
       ...interposed,
       keepInput: wanted === "pipe",
       hostname: manifest.pod.hostname ?? "",
@@ -332,7 +338,10 @@ export async function reattach(nameOrImage: string | Image, options: ReattachOpt
         ? { rows: terminal.rows, columns: terminal.columns, ptsIndex: terminal.index }
         : {}),
     };
-    const rebuild = new native.Rebuild(nativePlan(image.path, manifest, taken, given, plan.tree, remaps), launch);
+    const rebuild = new native.Rebuild(
+      nativePlan(image.path, manifest, { taken, far }, given, plan.tree, remaps),
+      launch,
+    );
     stopWatching = watch(rebuild, options);
     let pod: Pod;
     try {
@@ -370,7 +379,7 @@ export async function reattach(nameOrImage: string | Image, options: ReattachOpt
 function nativePlan(
   directory: string,
   m: Manifest,
-  taken: Taken | undefined,
+  { taken, far }: Pick<HeldPlan, "taken" | "far">,
   given: readonly GivenRecord[],
   tree: TreePlan,
   remaps: readonly PathRemap[],
@@ -382,6 +391,7 @@ function nativePlan(
   return {
     directory,
     ...(taken && { held: { ...taken, key: Buffer.from(taken.key, "hex") } }),
+    ...(far && { far: { ...far, key: Buffer.from(far.key, "hex") } }),
     clocks: m.clocks,
     processes: m.processes as unknown as Data,
     handles: [...handles, ...given] as unknown as Data,

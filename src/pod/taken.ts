@@ -1,10 +1,11 @@
 /**
  * Which of an image's sockets a reattach takes from their holder, and what becomes of those that nobody holds.
  */
+import { createConnection, isIP } from "node:net";
 import type { Blocker } from "../errors.js";
 import { type HandleRecord, isLiving, type Manifest } from "../image/manifest.js";
 import type { TcpPolicy } from "../remap/tcp-policy.js";
-import { askHolder } from "./holder.js";
+import { askHolder, parseReach } from "./holder.js";
 
 /** What a reattach takes from a holder: handles by id. */
 export interface Taken {
@@ -13,9 +14,24 @@ export interface Taken {
   ids: number[];
 }
 
+/** What is made here and leads through the holder, on another host: handles by id. */
+export interface Far {
+  address: string;
+  port: number;
+  key: string;
+  ids: number[];
+}
+
+export interface HeldOptions {
+  tcp?: TcpPolicy;
+  /** Where the holder is found from here, if not where the image says. */
+  holder?: string;
+}
+
 export interface HeldPlan {
   manifest: Manifest;
-  taken?: Taken;
+  taken?: Taken | undefined;
+  far?: Far | undefined;
   blockers: Blocker[];
   notes: string[];
 }
@@ -24,7 +40,8 @@ export interface HeldPlan {
  * What of an image its holder still has; for the rest, what becomes of it by `tcp`. `image` is the manifest as it was written:
  * a listening socket that is to be elsewhere here is not the one that is held.
  */
-export async function planHeld(image: Manifest, manifest: Manifest, tcp: TcpPolicy | undefined): Promise<HeldPlan> {
+export async function planHeld(image: Manifest, manifest: Manifest, options: HeldOptions): Promise<HeldPlan> {
+  const { tcp } = options;
   const held = manifest.handles.filter(isHeld);
   if (held.length === 0) return { manifest, blockers: [], notes: [] };
   const { holder } = image;
@@ -33,12 +50,60 @@ export async function planHeld(image: Manifest, manifest: Manifest, tcp: TcpPoli
     const ids = held.filter((h) => isWhereItWas(image, h)).map((h) => h.id);
     const kept = new Set(ids);
     const handles = manifest.handles.map((h) => (isHeld(h) && !kept.has(h.id) ? { ...h, held: false } : h));
-    return { manifest: { ...manifest, handles }, taken: { ...holder, ids }, blockers: [], notes: [] };
+    const { socket, key } = holder;
+    return { manifest: { ...manifest, handles }, taken: { socket, key, ids }, blockers: [], notes: [] };
   }
+  const reach = options.holder === undefined ? holder?.reach : parseReach(options.holder);
+  if (holder && wanted && reach) return planFar(manifest, held, { ...reach, key: holder.key });
+  return planLost(manifest, tcp, () => false);
+}
+
+/** Elsewhere: connections and datagrams lead through the holder; what listens, listens here. */
+async function planFar(manifest: Manifest, held: SocketRecord[], far: Omit<Far, "ids">): Promise<HeldPlan> {
+  const where = `${isIP(far.address) === 6 ? `[${far.address}]` : far.address}:${far.port}`;
+  const failure = await canReach(far.address, far.port);
+  const ids = held.filter(leadsOut).map((h) => h.id);
+  if (failure !== undefined) {
+    const blocker: Blocker = {
+      code: "ERR_CONNECTION",
+      message: `the holder of ${ids.length} ${ids.length === 1 ? "connection" : "connections"} is not reached at ${where} (${failure})`,
+      path: where,
+      hint: "say where it is reached from here with --holder ADDRESS:PORT, or give the connections up with --tcp close",
+    };
+    return { manifest, blockers: [blocker], notes: [] };
+  }
+  const through = new Set(ids);
+  const plan = planLost(manifest, "close", (h) => through.has(h.id));
+  return { ...plan, far: { ...far, ids } };
+}
+
+/** Has two ends that are known, or may be sent to by anybody. */
+function leadsOut(h: SocketRecord): boolean {
+  if (h.kind === "unix-socket") return h.state === "outside";
+  return h.local !== undefined && (h.type === "udp" || (h.state === "connected" && h.peer !== undefined));
+}
+
+/** Nothing, or why not. */
+function canReach(host: string, port: number): Promise<string | undefined> {
+  return new Promise((resolve) => {
+    const socket = createConnection({ host, port, timeout: 5000 });
+    const end = (why?: string) => {
+      socket.destroy();
+      resolve(why);
+    };
+    socket.once("connect", () => end());
+    socket.once("timeout", () => end("ETIMEDOUT"));
+    socket.once("error", (e: NodeJS.ErrnoException) => end(e.code ?? e.message));
+  });
+}
+
+/** Those that nobody holds, but `kept`. */
+function planLost(manifest: Manifest, tcp: TcpPolicy | undefined, kept: (h: SocketRecord) => boolean): HeldPlan {
+  const wanted = tcp === undefined || tcp === "hold";
   const blockers: Blocker[] = [];
   const notes: string[] = [];
   const handles = manifest.handles.map((h) => {
-    if (!isHeld(h)) return h;
+    if (!isHeld(h) || kept(h)) return h;
     const free = { ...h, held: false };
     if ((h.waiting ?? 0) > 0)
       notes.push(

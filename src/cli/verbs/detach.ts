@@ -42,6 +42,10 @@ export function captureCommand(kind: "detach" | "snapshot", summary: string, ...
       "connections to outside: hold (this host keeps them for a reattach; the default), close, or reconnect; of one peer: POLICY=ADDRESS:PORT; may be repeated",
       collect,
     )
+    .option(
+      "--hold-at <address[:port]>",
+      "where other hosts reach the connections that are held here: an address of this host (default: they live on on this host alone)",
+    )
     .addOption(
       new Option(
         "--with-files <which>",
@@ -60,6 +64,7 @@ export function captureCommand(kind: "detach" | "snapshot", summary: string, ...
           output?: string;
           drop?: string[];
           tcp?: string[];
+          holdAt?: string;
           withFiles: WithFiles;
           filesLimit?: number;
           latest?: boolean;
@@ -87,6 +92,7 @@ export function captureCommand(kind: "detach" | "snapshot", summary: string, ...
         const options: DetachOptions = {
           drop: o.drop ?? [],
           ...parseTcp(o.tcp ?? []),
+          ...(o.holdAt === undefined ? {} : { holdAt: o.holdAt }),
           withFiles: o.withFiles,
           ...(o.filesLimit === undefined ? {} : { filesLimitBytes: o.filesLimit }),
           signal: abort.signal,

@@ -39,7 +39,7 @@ export function command(): Command {
           rows.map((p) => [
             p.id,
             p.name,
-            p.holding ? `${p.state}, holding ${describeHolding(p.holding)}` : p.state,
+            p.holding ? `${p.state}, ${describeHolding(p.holding)}` : p.state,
             formatCommand(p.command, 40),
             String(p.processes),
             formatAge(p.ageMs),

@@ -21,6 +21,7 @@ interface Options {
   rule?: string[];
   allowChanged?: string[];
   tcp: TcpPolicy;
+  holder?: string;
   dryRun?: boolean;
   rm?: boolean;
   json?: boolean;
@@ -55,6 +56,10 @@ export function command(): Command {
         .choices(["hold", "close", "reconnect"])
         .default("hold"),
     )
+    .option(
+      "--holder <address:port>",
+      "where this host reaches who holds the pod's connections, if not where the image says",
+    )
     .option("--allow-changed <path>", "accept a file that is not as the program left it; '*' for all", collect)
     .option("--dry-run", "check everything and show the plan, change nothing")
     .option("--rm", "forget the pod and its log when it has ended (not when it was detached)")
@@ -69,6 +74,7 @@ export function command(): Command {
         : { rules: o.rule.flatMap((file) => parseRules(readFileSync(file, "utf8"), file)) }),
       allowChanged: o.allowChanged ?? [],
       tcp: o.tcp,
+      ...(o.holder === undefined ? {} : { holder: o.holder }),
       stdio: o.detached ? "log" : "inherit",
       removeAtEnd: o.rm ?? false,
       onProgress: reporter.onProgress,

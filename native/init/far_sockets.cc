@@ -1,0 +1,100 @@
+#include "init/far_sockets.h"
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "init/high_pids.h"
+#include "relay/datagram_stash.h"
+
+namespace virt::init {
+namespace {
+
+bool address_of(std::string_view bytes, StashAddress* address) {
+  if (bytes.size() > sizeof address->storage) return false;
+  std::memcpy(&address->storage, bytes.data(), bytes.size());
+  address->size = static_cast<socklen_t>(bytes.size());
+  return true;
+}
+
+// One bound UDP socket, which speaks with anybody.
+class BoundEnd : public relay::DatagramEnd {
+ public:
+  int open(const DatagramSocket& wanted, UniqueFd* program) {
+    if (const int error = stash_.open(); error != 0) return error;
+    return stash_.make_socket(wanted, program);
+  }
+  [[nodiscard]] int fd() const override { return stash_.fd(); }
+  ssize_t receive(char* payload, char* address, size_t* address_size) override {
+    Datagram d;
+    if (!stash_.receive(&d)) return -EAGAIN;
+    if (d.payload.size() > relay::kDatagramBytes) return -EMSGSIZE;
+    std::memcpy(payload, d.payload.data(), d.payload.size());
+    std::memcpy(address, &d.remote.storage, d.remote.size);
+    *address_size = d.remote.size;
+    return static_cast<ssize_t>(d.payload.size());
+  }
+  bool send(std::string_view address, std::string_view payload) override {
+    Datagram d;
+    if (address_of(address, &d.remote)) {
+      d.payload = payload;
+      (void)stash_.send(d);
+    }
+    return true;
+  }
+
+ private:
+  DatagramStash stash_;
+};
+
+}  // namespace
+
+bool relay_key(std::string_view bytes, relay::Key* key) {
+  static_assert(sizeof key->bytes == protocol::kKeyBytes);
+  if (bytes.size() != sizeof key->bytes) return false;
+  std::memcpy(key->bytes, bytes.data(), bytes.size());
+  return true;
+}
+
+int FarSockets::open(std::string_view key, std::string_view holder) {
+  relay::Key k;
+  StashAddress address;
+  if (!relay_key(key, &k) || !address_of(holder, &address)) return EINVAL;
+  relay_ = std::make_unique<relay::Relay>(relay::Role::relay, k);
+  if (const int error = relay_->dial(address.get(), address.size); error != 0) return error;
+  const HighPids high(1);
+  return stash_.open();
+}
+
+int FarSockets::make(const protocol::FarSocket& socket, UniqueFd* program) {
+  StashRequest r;
+  r.family = static_cast<int>(socket.family);
+  r.type = static_cast<int>(socket.type);
+  r.v6_only = socket.v6_only != 0;
+  if (!address_of(socket.local, &r.local) || !address_of(socket.peer, &r.peer)) return EINVAL;
+  if (r.type == SOCK_DGRAM && r.peer.size == 0) return make_datagrams(socket, program);
+  StashPair pair;
+  if (const int error = stash_.pair(r, &pair); error != 0) return error;
+  const auto kind = r.type == SOCK_DGRAM ? relay::Kind::datagram : relay::Kind::stream;
+  if (const int error = relay_->add(socket.id, std::move(pair.relay), kind); error != 0) return error;
+  *program = std::move(pair.program);
+  return 0;
+}
+
+int FarSockets::make_datagrams(const protocol::FarSocket& socket, UniqueFd* program) {
+  DatagramSocket wanted;
+  wanted.id = socket.id;
+  if (!address_of(socket.local, &wanted.local)) return EINVAL;
+  wanted.v6_only = socket.v6_only != 0;
+  auto end = std::make_unique<BoundEnd>();
+  const HighPids high(1);
+  if (const int error = end->open(wanted, program); error != 0) return error;
+  return relay_->add(socket.id, std::move(end));
+}
+
+int FarSockets::begin() {
+  const HighPids high(1);
+  return relay_->start();
+}
+
+}  // namespace virt::init
