@@ -212,7 +212,8 @@ bool Channel::receive(const Record& record, const char* payload) {
   if (in_.end() + record.size > told_ + window_ + kMarksBytes) return false;
   const auto byte = static_cast<uint8_t>(*payload);
   if (was_reset_) return true;
-  if (write_done_ && !aborted_ && write_error_ == 0 && record.mark != Mark::reset && record.mark != Mark::gone) {
+  if (write_done_ && !aborted_ && write_error_ == 0 && record.mark != Mark::reset &&
+      record.mark != Mark::gone) {
     return false;  // after its end
   }
   if (record.mark == Mark::reset || record.mark == Mark::gone) {

@@ -27,7 +27,8 @@ Options sensible(Options options) {
 
 }  // namespace
 
-Relay::Relay(Role role, const Key& key, Options options) : role_(role), key_(key), options_(sensible(options)) {
+Relay::Relay(Role role, const Key& key, Options options)
+    : role_(role), key_(key), options_(sensible(options)) {
   news_.reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
 }
 

@@ -186,7 +186,8 @@ class Traffic {
   [[nodiscard]] std::string progress() const {
     std::string text;
     for (const Flow& f : flows_) {
-      if (!f.ended) text += std::to_string(f.id) + ": " + std::to_string(f.written) + "/" + std::to_string(f.read) + " ";
+      if (!f.ended)
+        text += std::to_string(f.id) + ": " + std::to_string(f.written) + "/" + std::to_string(f.read) + " ";
       if (text.size() > 300) break;
     }
     return text;
@@ -212,7 +213,8 @@ class Traffic {
       f.shut = true;
       return true;
     }
-    const size_t chunk = std::min<uint64_t>(1 + random_.below(random_.chance(4) ? 60'000 : 900), f.bytes - f.written);
+    const size_t chunk =
+        std::min<uint64_t>(1 + random_.below(random_.chance(4) ? 60'000 : 900), f.bytes - f.written);
     const ssize_t n = send(f.from, pattern_.at(f.id, f.written), chunk, MSG_NOSIGNAL | MSG_DONTWAIT);
     if (n < 0) REQUIRE(errno == EAGAIN);
     if (n > 0) f.written += static_cast<uint64_t>(n);

@@ -298,7 +298,8 @@ TEST_CASE("a holder that was never dialled waits, and leaves the sockets alone")
 
 TEST_CASE("datagrams keep their boundaries") {
   Hosts hosts;
-  hosts.add(1, [] { return unix_pair(SOCK_DGRAM); }, Kind::datagram);
+  hosts.add(
+      1, [] { return unix_pair(SOCK_DGRAM); }, Kind::datagram);
   hosts.start_and_connect();
   for (const size_t size : {size_t{0}, size_t{1}, size_t{1400}, size_t{60'000}}) {
     const std::string text(size, 'd');
@@ -313,6 +314,56 @@ TEST_CASE("datagrams keep their boundaries") {
       CHECK(got == text);
     }
   }
+}
+
+TEST_CASE("datagrams of unconnected sockets say from whom and to whom") {
+  const auto bound = [](sockaddr_in* name) {
+    UniqueFd fd(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    *name = {};
+    name->sin_family = AF_INET;
+    name->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof *name;
+    REQUIRE(bind(fd.get(), reinterpret_cast<sockaddr*>(name), size) == 0);
+    REQUIRE(getsockname(fd.get(), reinterpret_cast<sockaddr*>(name), &size) == 0);
+    return fd;
+  };
+  // A relay's end that is no socket: what is put into its box was sent by the program, to an address.
+  class Translator : public DatagramEnd {
+   public:
+    Translator(UniqueFd fd, const sockaddr_in& to) : fd_(std::move(fd)), to_(to) {}
+    [[nodiscard]] int fd() const override { return fd_.get(); }
+    ssize_t receive(char* payload, char* address, size_t* size) override {
+      const ssize_t n = recv(fd_.get(), payload, kDatagramBytes, MSG_DONTWAIT);
+      std::memcpy(address, &to_, *size = sizeof to_);
+      return n < 0 ? -errno : n;
+    }
+    bool send(std::string_view address, std::string_view payload) override {
+      const std::string both = std::string(address) + std::string(payload);
+      return ::send(fd_.get(), both.data(), both.size(), MSG_DONTWAIT) >= 0;
+    }
+
+   private:
+    UniqueFd fd_;
+    sockaddr_in to_;
+  };
+  Hosts hosts;
+  sockaddr_in server{}, client{};
+  UniqueFd held = bound(&server);
+  const UniqueFd outside = bound(&client);
+  Pair box = unix_pair(SOCK_DGRAM);
+  REQUIRE(hosts.holder->add(1, std::move(held), Kind::datagram) == 0);
+  REQUIRE(hosts.relay->add(1, std::make_unique<Translator>(std::move(box.b), client)) == 0);
+  hosts.start_and_connect();
+  REQUIRE(sendto(outside.get(), "ask", 3, 0, reinterpret_cast<sockaddr*>(&server), sizeof server) == 3);
+  char got[100];
+  REQUIRE(read_from(box.a.get(), got, sizeof got) == sizeof client + 3);
+  CHECK(std::memcmp(got, &client, sizeof client) == 0);
+  CHECK(std::string(got + sizeof client, 3) == "ask");
+  write_text(box.a.get(), "told");
+  sockaddr_in from{};
+  socklen_t size = sizeof from;
+  CHECK(recvfrom(outside.get(), got, sizeof got, 0, reinterpret_cast<sockaddr*>(&from), &size) == 4);
+  CHECK(from.sin_port == server.sin_port);
 }
 
 TEST_CASE("five thousand channels") {
