@@ -273,8 +273,8 @@ bool Channel::is_over() const {
 }
 
 bool Channel::peer_has_ended() {
-  const bool complete = aborted_ || (write_done_ && read_done_);
-  told_ = in_.begin();
+  const bool complete = aborted_ || (read_done_ && (write_done_ || in_.is_ended()));
+  told_ = in_.end();
   out_.restart(out_.end());
   sent_ = out_.end();
   if (!complete) reset();

@@ -35,6 +35,10 @@ Relay::Relay(Role role, const Key& key, Options options)
 Relay::~Relay() { stop_thread(); }
 
 int Relay::add(uint32_t id, UniqueFd socket, Kind kind) {
+  int type = 0;
+  socklen_t size = sizeof type;
+  if (getsockopt(socket.get(), SOL_SOCKET, SO_TYPE, &type, &size) != 0) return errno;
+  if (type != (kind == Kind::stream ? SOCK_STREAM : SOCK_DGRAM)) return EPROTOTYPE;
   if (kind == Kind::datagram) return add(id, datagram_socket(std::move(socket)));
   const std::lock_guard lock(mutex_);
   if (datagrams_.contains(id)) return EEXIST;

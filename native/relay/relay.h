@@ -72,7 +72,9 @@ class Relay {
   // Closes everything. A connection is closed as close(2) does.
   ~Relay();
 
-  // A channel; it has the same number at both ends. EEXIST: there is one, or was. After thaw(): the socket of one that lives.
+  // A channel; it has the same number at both ends. EEXIST: there is one, or was. EPROTOTYPE:
+  // not of this kind (SOCK_SEQPACKET is of none). The descriptor must be the last one of its socket, or the end of a
+  // connection is not seen by whoever is at the other end. After thaw(): the socket of one that lives.
   int add(uint32_t id, UniqueFd socket, Kind kind);
   int add(uint32_t id, std::unique_ptr<DatagramEnd> end);
   // A holder's listening socket, TCP or unix; there may be several.
@@ -109,6 +111,7 @@ class Relay {
     int64_t ready_ns = 0;
     uint32_t peer_window = 0;
     uint32_t watched = 0;
+    bool refused = false;
     bool begun = false;  // the peer has proved the key and said its epoch
     bool ready = false;  // both know what the other has
   };

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cstdio>
 
-#include "test/relay_support.h"
+#include "test/relay_traffic.h"
 
 using namespace virt;
 using namespace virt::test;
