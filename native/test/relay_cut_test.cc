@@ -16,12 +16,12 @@ TEST_CASE("a tunnel that is cut hundreds of times loses and doubles nothing") {
     Random random(3);
     Proxy proxy(hosts.listener, [&random] {
       // Some within the greetings, most in the midst of data.
-      const size_t below = random.chance(8) ? 600 : 150'000;
+      const size_t below = random.chance(8) ? 600 : 100'000;
       return Proxy::Fate{random.below(below), UINT64_MAX};
     });
     hosts.start(&proxy.listener);
     Traffic traffic(3);
-    traffic.both_ways(hosts, 150'000);
+    traffic.both_ways(hosts, 80'000);
     traffic.run();
     CHECK(wait_until([&] {
       return hosts.holder->status().over == Over::ended && hosts.relay->status().over == Over::ended;

@@ -28,7 +28,7 @@ int move_with_full_queues() {
   const UniqueFd control(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
   REQUIRE(ioctl(control.get(), SIOCSIFFLAGS, &lo) == 0);
   Hosts hosts;
-  hosts.add(2, tcp_pair);
+  hosts.add(3, tcp_pair);
   hosts.start_and_connect();
   // Nobody reads what the outside sends: it fills the program's queue, our socket's and the windows.
   const Pattern pattern;
@@ -51,6 +51,17 @@ int move_with_full_queues() {
     shutdown(hosts.outside[1].get(), SHUT_WR);
   });
   writer.join();
+  // Of the third nothing is left but what its program has not taken: the holder is done with it.
+  const int little = 4096;
+  setsockopt(hosts.program[2].get(), SOL_SOCKET, SO_RCVBUF, &little, sizeof little);
+  const std::string last(300'000, 'l');
+  write_text(hosts.outside[2].get(), last);
+  shutdown(hosts.outside[2].get(), SHUT_WR);
+  shutdown(hosts.program[2].get(), SHUT_WR);
+  if (!wait_until([&] { return hosts.holder->status().streams == 2; })) {
+    std::puts("the holder still has all three");
+    return 1;
+  }
   std::string state;
   if (const int error = hosts.relay->freeze(&state); error != 0) {
     std::printf("freeze: %s\n", std::strerror(error));
@@ -92,14 +103,20 @@ int move_with_full_queues() {
     }
     read += static_cast<uint64_t>(n);
   }
-  std::string rest;
-  for (ssize_t n; (n = recv(programs[1].get(), buffer.data(), buffer.size(), 0)) != 0;) {
-    if (n < 0) return 1;
-    rest.append(buffer.data(), static_cast<size_t>(n));
-  }
-  if (rest != farewell) {
-    std::printf("%zu bytes of %zu before the end\n", rest.size(), farewell.size());
-    return 1;
+  for (const auto& [program, expected] : {std::pair{1, &farewell}, std::pair{2, &last}}) {
+    std::string rest;
+    for (ssize_t n = 0;
+         (n = recv(programs[static_cast<size_t>(program)].get(), buffer.data(), buffer.size(), 0)) != 0;) {
+      if (n < 0) {
+        std::printf("%d: %s after %zu bytes\n", program, std::strerror(errno), rest.size());
+        return 1;
+      }
+      rest.append(buffer.data(), static_cast<size_t>(n));
+    }
+    if (rest != *expected) {
+      std::printf("%d: %zu bytes of %zu before the end\n", program, rest.size(), expected->size());
+      return 1;
+    }
   }
   return 0;
 }

@@ -62,6 +62,7 @@ TEST_CASE("without the key nothing is learnt and nothing goes through") {
   CHECK_FALSE(hosts.holder->status().connected);
   CHECK_FALSE(hosts.relay->status().connected);
   CHECK(hosts.holder->status().streams == 1);
+  CHECK_FALSE(HandMadePeer(hosts.listener, 8).greet());
   // The right one still can.
   HandMadePeer peer(hosts.listener);
   CHECK(peer.greet());
