@@ -22,6 +22,8 @@ class Channel {
 
   // Its socket; a state that was thawed goes on with it.
   void set_socket(UniqueFd socket);
+  // Sets its options, once, before it is read for the first time.
+  void prepare();
   // It was thawed and lives at this end.
   [[nodiscard]] bool wants_socket() const {
     return thawed_ && !fd_ && !aborted_ && !(read_done_ && write_done_);
@@ -109,7 +111,7 @@ class Channel {
   bool was_reset_ = false;   // the peer's was executed
   bool waits_to_write_ = false;
   bool hangup_seen_ = false;  // an error or hangup waits until there is room to read
-  bool thawed_ = false;
+  bool thawed_ = false, prepared_ = false;
   bool urgent_ahead_ = false;  // an urgent byte is announced that can't be read yet
 };
 

@@ -92,6 +92,9 @@ void Relay::adopt(UniqueFd stream) {
   wake();
 }
 
+// There may be ten thousand, most of them idle.
+static_assert(sizeof(Channel) < 512);
+
 int Relay::start() {
   const std::lock_guard lock(mutex_);
   if (started_) return EALREADY;

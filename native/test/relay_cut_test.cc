@@ -21,7 +21,7 @@ TEST_CASE("a tunnel that is cut hundreds of times loses and doubles nothing") {
     });
     hosts.start(&proxy.listener);
     Traffic traffic(3);
-    traffic.both_ways(hosts, 80'000);
+    traffic.both_ways(hosts, 40'000);
     traffic.run();
     CHECK(wait_until([&] {
       return hosts.holder->status().over == Over::ended && hosts.relay->status().over == Over::ended;
@@ -104,4 +104,8 @@ TEST_CASE("a holder that was never dialled waits, and leaves the sockets alone")
   CHECK(holder.status().over == Over::no);
   CHECK(holder.status().streams == 1);
   CHECK(read_text(same.get(), 5) == "hello");
+  int in_line = 1;
+  socklen_t size = sizeof in_line;
+  REQUIRE(getsockopt(same.get(), SOL_SOCKET, SO_OOBINLINE, &in_line, &size) == 0);
+  CHECK(in_line == 0);
 }

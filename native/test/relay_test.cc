@@ -152,6 +152,18 @@ TEST_CASE("an urgent byte keeps its place, out of band and in line") {
   }
 }
 
+TEST_CASE("an urgent byte that was read before is not read again") {
+  Pair there = tcp_pair();
+  REQUIRE(send(there.a.get(), "!", 1, MSG_OOB) == 1);
+  char c = 0;
+  REQUIRE(read_from(there.b.get(), &c, 1, MSG_OOB) == 1);
+  Hosts hosts;
+  hosts.add(std::move(there), tcp_pair(), Kind::stream);
+  hosts.start_and_connect();
+  write_text(hosts.outside[0].get(), "more");
+  CHECK(read_text(hosts.program[0].get(), 4) == "more");
+}
+
 TEST_CASE("a connection that nobody reads stalls no other, and its writer") {
   Options options;
   options.window_bytes = 64 << 10;
