@@ -27,12 +27,25 @@ void Channel::set_socket(UniqueFd socket) {
   socklen_t size = sizeof domain;
   getsockopt(fd_.get(), SOL_SOCKET, SO_DOMAIN, &domain, &size);
   is_unix_ = domain == AF_UNIX;
-  const int on = 1;
-  setsockopt(fd_.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-  // In line, an urgent byte can't be passed over by the read that comes just before it is noticed.
-  setsockopt(fd_.get(), SOL_SOCKET, SO_OOBINLINE, &on, sizeof on);
   if (write_done_ && !aborted_) ::shutdown(fd_.get(), SHUT_WR);
   if (aborted_ || (read_done_ && write_done_)) fd_.reset();
+}
+
+void Channel::prepare() {
+  if (prepared_ || !fd_) return;
+  prepared_ = true;
+  const int on = 1;
+  setsockopt(fd_.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  // An urgent byte that has been read out of band stays in the stream, to be passed over.
+  int at_mark = 0, in_line = 0;
+  socklen_t size = sizeof in_line;
+  char byte;
+  const bool was_read = !is_unix_ && getsockopt(fd_.get(), SOL_SOCKET, SO_OOBINLINE, &in_line, &size) == 0 &&
+                        in_line == 0 && ioctl(fd_.get(), SIOCATMARK, &at_mark) == 0 && at_mark != 0 &&
+                        recv(fd_.get(), &byte, 1, MSG_OOB | MSG_PEEK | MSG_DONTWAIT) < 0 && errno == EINVAL;
+  // In line, an urgent byte can't be passed over by the read that comes just before it is noticed.
+  setsockopt(fd_.get(), SOL_SOCKET, SO_OOBINLINE, &on, sizeof on);
+  if (was_read) (void)!recv(fd_.get(), &byte, 1, MSG_DONTWAIT);
 }
 
 void Channel::lose_socket() { local_is_gone(Mark::reset, ECONNRESET); }
@@ -212,7 +225,8 @@ bool Channel::receive(const Record& record, const char* payload) {
   if (in_.end() + record.size > told_ + window_ + kMarksBytes) return false;
   const auto byte = static_cast<uint8_t>(*payload);
   if (was_reset_) return true;
-  if (write_done_ && !aborted_ && write_error_ == 0 && record.mark != Mark::reset && record.mark != Mark::gone) {
+  if (write_done_ && !aborted_ && write_error_ == 0 && record.mark != Mark::reset &&
+      record.mark != Mark::gone) {
     return false;  // after its end
   }
   if (record.mark == Mark::reset || record.mark == Mark::gone) {
@@ -272,8 +286,8 @@ bool Channel::is_over() const {
 }
 
 bool Channel::peer_has_ended() {
-  const bool complete = aborted_ || (write_done_ && read_done_);
-  told_ = in_.begin();
+  const bool complete = aborted_ || (read_done_ && (write_done_ || in_.is_ended()));
+  told_ = in_.end();
   out_.restart(out_.end());
   sent_ = out_.end();
   if (!complete) reset();

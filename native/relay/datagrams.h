@@ -13,7 +13,7 @@
 
 namespace virt::relay {
 
-inline constexpr size_t kAddressBytes = 128;           // a sockaddr_storage
+inline constexpr size_t kAddressBytes = 128;              // a sockaddr_storage
 inline constexpr size_t kDatagramBytes = (64 << 10) - 1;  // UDP's most, and a unix socket's that goes through
 
 class DatagramEnd {

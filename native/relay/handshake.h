@@ -27,7 +27,8 @@ struct Hello {
   uint8_t ciphers;  // bit 0: AES-256-GCM
   uint32_t reserved;
   unsigned char ephemeral[32];  // X25519
-  unsigned char proof[32];      // BLAKE2b, keyed with the pod's key, of all before it (and of the hello that it answers)
+  unsigned char
+      proof[32];  // BLAKE2b, keyed with the pod's key, of all before it (and of the hello that it answers)
 };
 static_assert(sizeof(Hello) == 80);
 

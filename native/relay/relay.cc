@@ -27,13 +27,18 @@ Options sensible(Options options) {
 
 }  // namespace
 
-Relay::Relay(Role role, const Key& key, Options options) : role_(role), key_(key), options_(sensible(options)) {
+Relay::Relay(Role role, const Key& key, Options options)
+    : role_(role), key_(key), options_(sensible(options)) {
   news_.reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
 }
 
 Relay::~Relay() { stop_thread(); }
 
 int Relay::add(uint32_t id, UniqueFd socket, Kind kind) {
+  int type = 0;
+  socklen_t size = sizeof type;
+  if (getsockopt(socket.get(), SOL_SOCKET, SO_TYPE, &type, &size) != 0) return errno;
+  if (type != (kind == Kind::stream ? SOCK_STREAM : SOCK_DGRAM)) return EPROTOTYPE;
   if (kind == Kind::datagram) return add(id, datagram_socket(std::move(socket)));
   const std::lock_guard lock(mutex_);
   if (datagrams_.contains(id)) return EEXIST;
@@ -86,6 +91,9 @@ void Relay::adopt(UniqueFd stream) {
   adopted_.push_back(std::move(stream));
   wake();
 }
+
+// There may be ten thousand, most of them idle.
+static_assert(sizeof(Channel) < 512);
 
 int Relay::start() {
   const std::lock_guard lock(mutex_);

@@ -58,9 +58,9 @@ struct Status {
   bool connected = false;
   int64_t since_ns = 0;                  // connected, or cut: CLOCK_MONOTONIC
   uint64_t bytes_in = 0, bytes_out = 0;  // of payload, from and to the tunnel
-  uint32_t reset = 0;                    // connections that were ended because the tunnel could not go on with them
-  uint32_t violations = 0;               // tunnels ended for what the peer did, or because it did not prove the key
-  bool other_version = false;            // a peer speaks another version of the protocol
+  uint32_t reset = 0;          // connections that were ended because the tunnel could not go on with them
+  uint32_t violations = 0;     // tunnels ended for what the peer did, or because it did not prove the key
+  bool other_version = false;  // a peer speaks another version of the protocol
   Over over = Over::no;
 };
 
@@ -72,7 +72,9 @@ class Relay {
   // Closes everything. A connection is closed as close(2) does.
   ~Relay();
 
-  // A channel; it has the same number at both ends. EEXIST: there is one, or was. After thaw(): the socket of one that lives.
+  // A channel; it has the same number at both ends. EEXIST: there is one, or was. EPROTOTYPE:
+  // not of this kind (SOCK_SEQPACKET is of none). The descriptor must be the last one of its socket, or the end of a
+  // connection is not seen by whoever is at the other end. After thaw(): the socket of one that lives.
   int add(uint32_t id, UniqueFd socket, Kind kind);
   int add(uint32_t id, std::unique_ptr<DatagramEnd> end);
   // A holder's listening socket, TCP or unix; there may be several.
@@ -101,13 +103,15 @@ class Relay {
  private:
   // A tunnel and how far it has come.
   struct Link {
-    Link(Role role, const Key& key, UniqueFd fd, bool connecting) : tunnel(role, key, std::move(fd), connecting) {}
+    Link(Role role, const Key& key, UniqueFd fd, bool connecting)
+        : tunnel(role, key, std::move(fd), connecting) {}
     Tunnel tunnel;
     uint64_t serial = 0;
     int64_t deadline_ns = 0;  // for everything before it is ready
     int64_t ready_ns = 0;
     uint32_t peer_window = 0;
     uint32_t watched = 0;
+    bool refused = false;
     bool begun = false;  // the peer has proved the key and said its epoch
     bool ready = false;  // both know what the other has
   };
@@ -165,9 +169,9 @@ class Relay {
   std::unordered_map<uint32_t, std::unique_ptr<Channel>> streams_;  // null: it has ended
   std::unordered_map<uint32_t, std::unique_ptr<DatagramChannel>> datagrams_;
   uint32_t living_streams_ = 0, living_datagrams_ = 0;
-  std::deque<uint32_t> queue_;    // have something to send, in turn
-  std::vector<uint32_t> due_;     // are to be acknowledged now
-  std::vector<uint32_t> noted_;   // at the next tick: acknowledged, memory given back
+  std::deque<uint32_t> queue_;   // have something to send, in turn
+  std::vector<uint32_t> due_;    // are to be acknowledged now
+  std::vector<uint32_t> noted_;  // at the next tick: acknowledged, memory given back
   int64_t tick_ns_ = 0;
   std::unique_ptr<char[]> scratch_;
 

@@ -167,6 +167,7 @@ void Relay::make_current(Link* link) {
 bool Relay::take(Link* link, const Record& record, char* payload) {
   if (link->ready) return record.type >= Type::data && take_data(record, payload);
   if (record.size != 0 || record.address != 0) return false;
+  if (link->refused) return true;
   if (!link->begun) return take_begin(link, record);
   if (record.type == Type::have) return take_have(link, record);
   if (record.type != Type::ready) return false;
@@ -183,9 +184,10 @@ bool Relay::take_begin(Link* link, const Record& record) {
   if (role_ == Role::relay) {
     if (record.offset != epoch_) return false;
   } else if (record.offset < epoch_) {
+    // It goes when the peer or its time does: closed at once, what the peer still says would reset it before it has read this.
     link->tunnel.put({Type::refused, Mark::none, 0, 0, 0, 0, epoch_}, nullptr);
     link->tunnel.flush();
-    link->tunnel.end();
+    link->refused = true;
     return true;
   }
   epoch_ = record.offset;

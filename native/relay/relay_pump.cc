@@ -44,12 +44,15 @@ bool Relay::take_data(const Record& record, const char* payload) {
 
 // After anything has happened to a channel: what is to be watched, sent, acknowledged.
 void Relay::settle(Channel* channel, uint32_t id) {
-  if (channel->is_over()) {
+  // What the program has not taken yet must be there for an image.
+  const bool lingers = channel->is_over() && role_ == Role::relay && channel->unsent() > 0;
+  if (channel->is_over() && !lingers) {
     streams_[id].reset();
     --living_streams_;
     return;
   }
   if (channel->fd() >= 0) {
+    if (seen_peer_) channel->prepare();
     watch(channel->fd(), Source::stream, id, seen_peer_ ? channel->interest() : Channel::kUnwatched,
           &channel->watched);
   } else {
@@ -65,7 +68,7 @@ void Relay::settle(Channel* channel, uint32_t id) {
       due_.push_back(id);
     }
   }
-  if (!channel->noted && channel->wants_tick(is_connected())) {
+  if (!channel->noted && (lingers || channel->wants_tick(is_connected()))) {
     channel->noted = true;
     noted_.push_back(id);
     if (tick_ns_ == 0) tick_ns_ = now_ns_ + kTickNs;

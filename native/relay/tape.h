@@ -42,6 +42,10 @@ class Tape {
   void restart(uint64_t offset);
   // There is memory and nothing in it.
   [[nodiscard]] bool is_idle() const { return size_ == 0 && capacity_ != 0; }
+  // It ends with fin, reset or gone.
+  [[nodiscard]] bool is_ended() const {
+    return !marks_.empty() && marks_.back().mark >= Mark::fin && marks_.back().offset + 1 == end();
+  }
   // Gives memory back if there is nothing in it.
   void release();
 

@@ -31,8 +31,9 @@ struct Record {
 };
 static_assert(sizeof(Record) == 24);
 
-inline constexpr size_t kSliceBytes = 64 << 10;               // most of one channel's data in a record
-inline constexpr size_t kFrameBytes = kSliceBytes + (4 << 10);  // of records in a frame; larger ones are no faster
+inline constexpr size_t kSliceBytes = 64 << 10;  // most of one channel's data in a record
+inline constexpr size_t kFrameBytes =
+    kSliceBytes + (4 << 10);  // of records in a frame; larger ones are no faster
 
 enum class TunnelState { connecting, greeting, open, ended };
 

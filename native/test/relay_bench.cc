@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cstdio>
 
-#include "test/relay_support.h"
+#include "test/relay_traffic.h"
 
 using namespace virt;
 using namespace virt::test;
@@ -37,7 +37,8 @@ double megabytes_a_second(int from, int to) {
 std::pair<double, double> round_trip(int a, int b) {
   std::thread echo([b] {
     char c[64];
-    for (ssize_t n; (n = recv(b, c, sizeof c, 0)) > 0;) (void)!send(b, c, static_cast<size_t>(n), MSG_NOSIGNAL);
+    for (ssize_t n; (n = recv(b, c, sizeof c, 0)) > 0;)
+      (void)!send(b, c, static_cast<size_t>(n), MSG_NOSIGNAL);
   });
   std::vector<int64_t> times;
   char c[64] = "";
@@ -50,7 +51,8 @@ std::pair<double, double> round_trip(int a, int b) {
   shutdown(a, SHUT_WR);
   echo.join();
   std::sort(times.begin(), times.end());
-  return {static_cast<double>(times[kRounds / 2]) / 1e3, static_cast<double>(times[kRounds * 99 / 100]) / 1e3};
+  return {static_cast<double>(times[kRounds / 2]) / 1e3,
+          static_cast<double>(times[kRounds * 99 / 100]) / 1e3};
 }
 
 void no_delay(const UniqueFd& fd) {
@@ -75,7 +77,8 @@ TEST_CASE("what a relay costs") {
   }
   const auto [relayed_us, relayed_99] = round_trip(hosts.program[0].get(), hosts.outside[0].get());
   const double relayed_mb = megabytes_a_second(hosts.program[1].get(), hosts.outside[1].get());
-  std::printf("throughput MB/s: direct %.0f, relayed %.0f (%.2f)\n", direct_mb, relayed_mb, relayed_mb / direct_mb);
-  std::printf("round trip us: direct %.1f (99%%: %.1f), relayed %.1f (99%%: %.1f) (%.2f)\n", direct_us, direct_99,
-              relayed_us, relayed_99, relayed_us / direct_us);
+  std::printf("throughput MB/s: direct %.0f, relayed %.0f (%.2f)\n", direct_mb, relayed_mb,
+              relayed_mb / direct_mb);
+  std::printf("round trip us: direct %.1f (99%%: %.1f), relayed %.1f (99%%: %.1f) (%.2f)\n", direct_us,
+              direct_99, relayed_us, relayed_99, relayed_us / direct_us);
 }
