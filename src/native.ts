@@ -77,7 +77,12 @@ export interface NativeCapture {
     name: string,
     key: Buffer,
     reach: { address: string; port: number } | null,
-  ): Promise<{ count: number; port?: number }>;
+  ): Promise<{
+    count: number;
+    port?: number;
+    /** Relays to holders elsewhere that stand still (`leave`). */
+    far: { address: string; port: number; key: Buffer; state: Buffer }[];
+  }>;
   thaw(): Promise<void>;
   /** init kills everything in the pod. */
   release(): Promise<void>;
@@ -147,6 +152,8 @@ export interface Native {
     tcp?: Data;
     /** The pod will be let go of: its init can keep what leads to outside. */
     hold?: boolean;
+    /** What leads through holders elsewhere goes on from another host: its relays stand still. */
+    leave?: boolean;
     freezeTimeoutMs?: number;
     threads?: number;
     lock?: string;

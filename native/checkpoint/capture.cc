@@ -18,6 +18,7 @@
 #include "checkpoint/process_inside.h"
 #include "checkpoint/process_state.h"
 #include "checkpoint/read_pages.h"
+#include "resources/far_socket.h"
 #include "sys/clocks.h"
 #include "sys/file.h"
 
@@ -55,6 +56,7 @@ void Capture::freeze() {
   context_->drop = options_.drop;
   context_->tcp_policy = options_.tcp;
   context_->holds = options_.hold;
+  if (options_.far) context_->far = options_.far();
   context_->remapped = options_.remapped;
   // Host pid → pod pid, for processes, threads, groups and sessions (whose leaders may be gone).
   auto pids = std::make_shared<std::map<pid_t, int>>();
@@ -92,6 +94,31 @@ Value Capture::clocks() const {
   return v;
 }
 
+// What programs have sent is with their relays, whose last states have it; what they have not read goes into the image.
+void Capture::take_far_queues() {
+  constexpr int64_t kPatienceNs = 3'000'000'000;
+  std::vector<Handle*> far;
+  for (Handle& h : handles_) {
+    if (h.record.find("far") != nullptr) far.push_back(&h);
+  }
+  if (far.empty()) return;
+  const int64_t end = monotonic_ns() + kPatienceNs;
+  const auto left = [](const Handle* h) { return has_left(h->dup.get()); };
+  while (!std::all_of(far.begin(), far.end(), left)) {
+    if (monotonic_ns() > end)
+      throw OsError("ERR_CONNECTION", "ioctl", EAGAIN, "what a program has sent does not reach its relay");
+    (void)options_.far();  // makes room
+    const timespec moment{0, 1'000'000};
+    nanosleep(&moment, nullptr);
+  }
+  (void)options_.far();
+  for (Handle* h : far) {
+    if (h->record.get_string("type", "") == "udp") continue;
+    const std::string unread = unread_of(h->dup.get());
+    if (!unread.empty()) h->record.set("unread", Value::bytes(unread.data(), unread.size()));
+  }
+}
+
 Value Capture::survey() {
   Value record = Value::map();
   record.set("clocks", clocks());
@@ -108,6 +135,7 @@ Value Capture::survey() {
     if (p.readable()) vmas.back() = parse_smaps(read_file(p.dir() + "/smaps", size_t{256} << 20));
   }
   capture_handles();
+  if (options_.leave) take_far_queues();
   for (size_t i = 0; i < pod_.processes.size(); ++i) {
     if (pod_.processes[i].readable()) survey_memory(pod_.processes[i], i, vmas[i], *context_, memory_);
   }

@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <functional>
+#include <map>
 #include <memory>
 #include <set>
 #include <string>
@@ -24,7 +25,10 @@ struct CaptureOptions {
   unsigned terminal_index = 0;
   std::set<std::string> drop;  // kinds the user is willing to lose
   CaptureContext::TcpPolicy tcp;
-  bool hold = false;  // CaptureContext::holds
+  bool hold = false;   // CaptureContext::holds
+  bool leave = false;  // relays stand still since far() was called, and give their states again each time
+  // What leads through holders elsewhere (CaptureContext::far), asked when everything stands still.
+  std::function<std::map<uint64_t, std::pair<int, uint32_t>>()> far;
   std::set<std::string> remapped;  // paths of the pod where something else is, by rule
   int freeze_timeout_ms = 5000;
   unsigned threads = 2;
@@ -66,6 +70,7 @@ class Capture {
   void check_shared_tables();
   void ask_close_on_exec(size_t process, Foothold& foothold);
   void capture_handles();
+  void take_far_queues();
   void survey_sysv();
   Value clocks() const;
   void carry_files(int directory, Value& record);

@@ -1,10 +1,14 @@
 #include "engine/jobs.h"
 
 #include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 #include <set>
 
 #include "base/error.h"
@@ -36,6 +40,15 @@ protocol::Status hello(ControlClient& control) {
     throw OsError("ERR_POD_VERSION", "hello", 0, "the pod's init speaks another version of the protocol");
   }
   return status;
+}
+
+std::string read_all(int file) {
+  struct stat st {};
+  check(fstat(file, &st), "fstat", "reading a relay's state");
+  std::string bytes(static_cast<size_t>(st.st_size), '\0');
+  if (pread(file, bytes.data(), bytes.size(), 0) != st.st_size)
+    throw OsError("pread", errno, "reading a relay's state");
+  return bytes;
 }
 
 int64_t number_in(const Value& text) {
@@ -70,6 +83,8 @@ CaptureJob::CaptureJob(const Value& options, Progress& progress)
                              static_cast<int>(r.get_int("port", 0))});
   }
   o.hold = options.get_bool("hold", false);
+  o.leave = o.hold && options.get_bool("leave", false);
+  if (o.hold) o.far = [this, leave = o.leave] { return look_far(leave); };
   o.freeze_timeout_ms = static_cast<int>(options.get_int("freezeTimeoutMs", 5000));
   o.threads = static_cast<unsigned>(options.get_int("threads", 2));
   o.open_in_pod = [this](const std::string& path, int flags) {
@@ -125,6 +140,37 @@ Value CaptureJob::survey() {
   return record_;
 }
 
+std::map<uint64_t, std::pair<int, uint32_t>> CaptureJob::look_far(bool freeze) {
+  Writer w;
+  w.number(uint32_t{freeze});
+  ControlClient::Reply reply;
+  try {
+    reply = control_.call(Type::kFar, w.bytes(), "asking for the pod's relays");
+  } catch (const OsError& e) {
+    if (e.error() != EPERM && e.error() != ENOBUFS) throw;
+    throw OsError("ERR_CONNECTION", "relay", e.error(),
+                  "what a program has not read of a connection from another host cannot be taken along");
+  }
+  std::vector<protocol::FarState> states;
+  if (!decode(reply.payload, &states) || (freeze && reply.fds.size() != states.size()))
+    throw OsError("recvmsg", EPROTO, "asking for the pod's relays");
+  std::map<uint64_t, std::pair<int, uint32_t>> far;
+  far_ = Value::list();
+  for (size_t i = 0; i < states.size(); ++i) {
+    for (const auto& [channel, inode] : states[i].sockets) far[inode] = {static_cast<int>(i), channel};
+    if (!freeze) continue;
+    InetAddress holder;
+    holder.size = static_cast<socklen_t>(std::min(states[i].holder.size(), sizeof holder.storage));
+    std::memcpy(&holder.storage, states[i].holder.data(), holder.size);
+    const std::string state = read_all(reply.fds[i].get());
+    Value one = pack_inet(holder);
+    one.set("key", Value::bytes(states[i].key.data(), states[i].key.size()));
+    one.set("state", Value::bytes(state.data(), state.size()));
+    far_.push(std::move(one));
+  }
+  return far;
+}
+
 Value CaptureJob::read(int directory) {
   progress_.phase = "read";
   try {
@@ -153,7 +199,7 @@ Value CaptureJob::hold(const std::string& name, const std::string& key, const Va
     if (h.held) held.push_back(&h);
   }
   if (std::all_of(held.begin(), held.end(), [](const Handle* h) { return h->held == HeldAs::inside; }))
-    return Value::map().set("count", 0);
+    return Value::map().set("count", 0).set("far", far_);
   const std::string address = reach.is_null() ? std::string() : packed_inet(reach);
   int64_t port = 0;
   const auto ask = [&](const std::vector<const Handle*>& some) {
@@ -185,6 +231,7 @@ Value CaptureJob::hold(const std::string& name, const std::string& key, const Va
   Value result = Value::map();
   result.set("count", static_cast<int64_t>(held.size()));
   if (port != 0) result.set("port", port);
+  result.set("far", far_);
   return result;
 }
 
@@ -218,7 +265,7 @@ Value RebuildJob::build() {
     if (status.terminal_fd >= 0) o.terminal_master = take_from(o.init_host_pid, status.terminal_fd);
     o.image_directory = directory_.get();
     if (plan_.find("held") != nullptr) o.held = take_held();
-    if (plan_.find("far") != nullptr) o.held = make_far();
+    if (plan_.find("far") != nullptr) o.held.merge(make_far());
     o.threads = static_cast<unsigned>(plan_.get_int("threads", 2));
     o.grow_seed = [this](uint64_t region, uint64_t size, pid_t pid) {
       Writer w;
@@ -281,37 +328,55 @@ std::map<int64_t, UniqueFd> RebuildJob::take_held() {
   return all;
 }
 
-// Sockets whose other ends another host holds: made by init, with their options and what was closed of them.
+// Sockets whose other ends other hosts hold: made by init, with their options and what was closed of them.
 std::map<int64_t, UniqueFd> RebuildJob::make_far() {
-  const Value& far = plan_.at("far");
-  std::set<int64_t> wanted;
-  for (const Value& id : far.at("ids").as_list()) wanted.insert(id.as_int());
-  std::vector<const Value*> records;
-  for (const Value& h : plan_.at("handles").as_list()) {
-    if (wanted.contains(h.at("id").as_int())) records.push_back(&h);
-  }
+  constexpr size_t kMostUnread = 4 << 20;  // in one message
+  std::map<int64_t, const Value*> records;
+  for (const Value& h : plan_.at("handles").as_list()) records[h.at("id").as_int()] = &h;
   std::map<int64_t, UniqueFd> all;
-  size_t at = 0;
-  do {  // also with none: the holder is to hear that the pod has gone on
-    protocol::FarPlan plan;
-    plan.key = far.at("key").as_bytes();
-    plan.holder = packed_inet(far);
-    const size_t end = std::min(records.size(), at + protocol::kMostHeldInFrame);
-    for (size_t i = at; i < end; ++i) {
-      const FarSocket s = far_socket(*records[i]);
-      plan.sockets.push_back({static_cast<uint32_t>(records[i]->at("id").as_int()),
-                              static_cast<uint32_t>(s.family), static_cast<uint32_t>(s.type), s.v6_only ? 1U : 0U,
-                              s.local, s.peer});
-    }
-    auto reply = control_->call(Type::kRelay, encode(plan), "making sockets of another host");
-    if (reply.fds.size() != end - at)
-      throw OsError("ERR_TOO_MANY_FILES", "recvmsg", EMFILE, "making sockets of another host");
-    for (size_t i = at; i < end; ++i) {
-      furnish_far_socket(*records[i], reply.fds[i - at].get());
-      all[records[i]->at("id").as_int()] = std::move(reply.fds[i - at]);
-    }
-    at = end;
-  } while (at < records.size());
+  uint32_t through = 0;
+  for (const Value& far : plan_.at("far").as_list()) {
+    const auto& sockets = far.at("sockets").as_list();
+    size_t at = 0;
+    bool first = true;
+    do {  // also with none: the holder is to hear that the pod has gone on
+      protocol::FarPlan plan;
+      plan.through = through;
+      plan.key = far.at("key").as_bytes();
+      plan.holder = packed_inet(far);
+      std::vector<const Value*> made;
+      size_t unread = 0;
+      for (; at < sockets.size() && made.size() < protocol::kMostHeldInFrame && unread < kMostUnread; ++at) {
+        const auto found = records.find(sockets[at].as_list().at(0).as_int());
+        if (found == records.end()) throw BadValue("a connection that is not in the image");
+        const FarSocket s = far_socket(*found->second);
+        plan.sockets.push_back({static_cast<uint32_t>(sockets[at].as_list().at(1).as_int(0, UINT32_MAX)),
+                                static_cast<uint32_t>(s.family), static_cast<uint32_t>(s.type),
+                                s.v6_only ? 1U : 0U, s.local, s.peer, {}});
+        if (const Value* bytes = found->second->find("unread")) plan.sockets.back().unread = bytes->as_bytes();
+        unread += plan.sockets.back().unread.size();
+        made.push_back(found->second);
+      }
+      UniqueFd state;
+      std::vector<int> rides;
+      if (const Value* bytes = far.find("state"); bytes != nullptr && first) {
+        state.reset(memfd_create("virt-run-relay", MFD_CLOEXEC));
+        const std::string& b = bytes->as_bytes();
+        if (!state || write(state.get(), b.data(), b.size()) != static_cast<ssize_t>(b.size()))
+          throw OsError("write", errno, "handing on a relay's state");
+        rides.push_back(state.get());
+      }
+      first = false;
+      auto reply = control_->call(Type::kRelay, encode(plan), "making sockets of another host", rides);
+      if (reply.fds.size() != made.size())
+        throw OsError("ERR_TOO_MANY_FILES", "recvmsg", EMFILE, "making sockets of another host");
+      for (size_t i = 0; i < made.size(); ++i) {
+        furnish_far_socket(*made[i], reply.fds[i].get());
+        all[made[i]->at("id").as_int()] = std::move(reply.fds[i]);
+      }
+    } while (at < sockets.size());
+    ++through;
+  }
   return all;
 }
 

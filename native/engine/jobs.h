@@ -26,7 +26,8 @@ struct Progress {
 
 class CaptureJob {
  public:
-  // {socket, drop: [kinds], tcp: {otherwise, rules: [{policy, address?, port?}]}, hold, freezeTimeoutMs, threads}
+  // {socket, drop: [kinds], tcp: {otherwise, rules: [{policy, address?, port?}]}, hold, leave, freezeTimeoutMs, threads}.
+  // leave: relays to holders elsewhere stand still, for another host to go on
   CaptureJob(const Value& options, Progress& progress);
 
   // Freezes and surveys. The result has blockers, and all of the image but the pages.
@@ -37,7 +38,8 @@ class CaptureJob {
   void remap(const Value& changes);
   void thaw();
   // Gives init what leads to outside, to keep when the pod is released, under a socket of this name beside its own. How many
-  // there are; with none nothing is done. `reach`: {address, port}, where other hosts find it, or null. {count, port?}
+  // there are; with none nothing is done. `reach`: {address, port}, where other hosts find it, or null. {count, port?, far: [{address, port,
+  // key, state}]}
   Value hold(const std::string& name, const std::string& key, const Value& reach);
   // The image is complete and safe: init kills the pod.
   void release();
@@ -46,7 +48,10 @@ class CaptureJob {
   ControlClient control_;
   Progress& progress_;
   UniqueFd terminal_;
+  std::map<uint64_t, std::pair<int, uint32_t>> look_far(bool freeze);
+
   CaptureOptions options_;
+  Value far_ = Value::list();  // relays that stand still: {address, port, key, state}
   std::unique_ptr<Capture> capture_;
   Value record_;
 };
@@ -54,7 +59,7 @@ class CaptureJob {
 class RebuildJob {
  public:
   // The plan: the image's record plus {grow, seedPid, directory, held?: {socket, key, ids},
-  // far?: {address, port, key, ids}}; `launch` is what virt-init needs.
+  // far?: [{address, port, key, state?, sockets: [[handle, channel]]}]}; `launch` is what virt-init needs.
   RebuildJob(Value plan, protocol::LaunchPlan launch, LaunchFiles files, Progress& progress);
 
   // Makes the pod, all of it held. {initPid, notes}

@@ -51,6 +51,7 @@ class Connection {
 
   bool subscribed = false;
   bool seeding = false;  // the pod is being rebuilt for this one
+  bool far_frozen = false;  // relays stand still for it
   bool holding = false;  // what it gave to be held is let go of with it, until the pod is released
   bool hooks = false;    // it answers for the pod's hooks
   int console = -1;      // the console it views, or -1

@@ -1,5 +1,11 @@
 #include "init/far_sockets.h"
 
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <cerrno>
 #include <cstring>
 #include <utility>
@@ -49,6 +55,20 @@ class BoundEnd : public relay::DatagramEnd {
 
 }  // namespace
 
+namespace {
+
+constexpr size_t kMostHolders = 64, kMostStateBytes = size_t{1} << 30;
+
+int read_all(int file, std::string* bytes) {
+  struct stat st {};
+  if (fstat(file, &st) != 0) return errno;
+  if (st.st_size < 0 || static_cast<size_t>(st.st_size) > kMostStateBytes) return EFBIG;
+  bytes->resize(static_cast<size_t>(st.st_size));
+  return pread(file, bytes->data(), bytes->size(), 0) == st.st_size ? 0 : EIO;
+}
+
+}  // namespace
+
 bool relay_key(std::string_view bytes, relay::Key* key) {
   static_assert(sizeof key->bytes == protocol::kKeyBytes);
   if (bytes.size() != sizeof key->bytes) return false;
@@ -56,32 +76,68 @@ bool relay_key(std::string_view bytes, relay::Key* key) {
   return true;
 }
 
-int FarSockets::open(std::string_view key, std::string_view holder) {
-  relay::Key k;
+int FarSockets::open(const protocol::FarPlan& plan, int state) {
+  relay::Key key;
   StashAddress address;
-  if (!relay_key(key, &k) || !address_of(holder, &address)) return EINVAL;
-  relay_ = std::make_unique<relay::Relay>(relay::Role::relay, k);
-  if (const int error = relay_->dial(address.get(), address.size); error != 0) return error;
-  const HighPids high(1);
-  return stash_.open();
+  if (!relay_key(plan.key, &key) || !address_of(plan.holder, &address)) return EINVAL;
+  if (throughs_.empty()) {
+    const HighPids high(1);
+    if (const int error = stash_.open(); error != 0) return error;
+  }
+  Through t;
+  t.key = plan.key;
+  t.holder = plan.holder;
+  if (state >= 0) {
+    std::string bytes;
+    if (const int error = read_all(state, &bytes); error != 0) return error;
+    if (const int error = relay::Relay::thaw(bytes, key, {}, &t.relay); error != 0) return error;
+  } else {
+    t.relay = std::make_unique<relay::Relay>(relay::Role::relay, key);
+  }
+  if (const int error = t.relay->dial(address.get(), address.size); error != 0) return error;
+  throughs_.push_back(std::move(t));
+  return 0;
 }
 
-int FarSockets::make(const protocol::FarSocket& socket, UniqueFd* program) {
+int FarSockets::make(const protocol::FarPlan& plan, int state, std::vector<UniqueFd>* programs) {
+  if (plan.through > throughs_.size() || throughs_.size() > kMostHolders) return EINVAL;
+  if (plan.through == throughs_.size()) {
+    if (const int error = open(plan, state); error != 0) return error;
+  }
+  Through& through = throughs_[plan.through];
+  for (const protocol::FarSocket& socket : plan.sockets) {
+    UniqueFd program;
+    if (const int error = make_one(through, socket, &program); error != 0) return error;
+    struct stat st {};
+    if (fstat(program.get(), &st) != 0) return errno;
+    through.sockets.emplace_back(socket.id, st.st_ino);
+    programs->push_back(std::move(program));
+  }
+  return 0;
+}
+
+int FarSockets::make_one(Through& through, const protocol::FarSocket& socket, UniqueFd* program) {
   StashRequest r;
   r.family = static_cast<int>(socket.family);
   r.type = static_cast<int>(socket.type);
   r.v6_only = socket.v6_only != 0;
   if (!address_of(socket.local, &r.local) || !address_of(socket.peer, &r.peer)) return EINVAL;
-  if (r.type == SOCK_DGRAM && r.peer.size == 0) return make_datagrams(socket, program);
+  if (r.type == SOCK_DGRAM && r.peer.size == 0) return make_datagrams(*through.relay, socket, program);
   StashPair pair;
   if (const int error = stash_.pair(r, &pair); error != 0) return error;
-  const auto kind = r.type == SOCK_DGRAM ? relay::Kind::datagram : relay::Kind::stream;
-  if (const int error = relay_->add(socket.id, std::move(pair.relay), kind); error != 0) return error;
   *program = std::move(pair.program);
-  return 0;
+  if (r.type == SOCK_DGRAM) return through.relay->add(socket.id, std::move(pair.relay), relay::Kind::datagram);
+  const int error = through.relay->put_back(socket.id, socket.unread);
+  if (error == 0) return through.relay->add(socket.id, std::move(pair.relay), relay::Kind::stream);
+  if (error != ENOENT) return error;
+  const int added = through.relay->add(socket.id, UniqueFd(fcntl(pair.relay.get(), F_DUPFD_CLOEXEC, 0)), relay::Kind::stream);
+  if (added != EEXIST) return added;
+  // Both sides have said all: what the program has not read is all there is.
+  const auto size = static_cast<ssize_t>(socket.unread.size());
+  return send(pair.relay.get(), socket.unread.data(), socket.unread.size(), MSG_NOSIGNAL) == size ? 0 : ENOBUFS;
 }
 
-int FarSockets::make_datagrams(const protocol::FarSocket& socket, UniqueFd* program) {
+int FarSockets::make_datagrams(relay::Relay& relay, const protocol::FarSocket& socket, UniqueFd* program) {
   DatagramSocket wanted;
   wanted.id = socket.id;
   if (!address_of(socket.local, &wanted.local)) return EINVAL;
@@ -89,12 +145,56 @@ int FarSockets::make_datagrams(const protocol::FarSocket& socket, UniqueFd* prog
   auto end = std::make_unique<BoundEnd>();
   const HighPids high(1);
   if (const int error = end->open(wanted, program); error != 0) return error;
-  return relay_->add(socket.id, std::move(end));
+  return relay.add(socket.id, std::move(end));
 }
 
 int FarSockets::begin() {
-  const HighPids high(1);
-  return relay_->start();
+  for (Through& t : throughs_) {
+    const HighPids high(1);
+    if (const int error = t.relay->start(); error != 0) return error;
+  }
+  return 0;
+}
+
+int FarSockets::look(std::vector<protocol::FarState>* states, std::vector<UniqueFd>* files) {
+  for (Through& t : throughs_) {
+    const relay::Over over = t.relay->status().over;
+    if (over != relay::Over::no) continue;  // nothing leads there any more
+    if (files != nullptr) {
+      std::string bytes;
+      if (const int error = t.relay->freeze(&bytes); error != 0) return error;
+      UniqueFd file(memfd_create("virt-run-relay", MFD_CLOEXEC));
+      if (!file || write(file.get(), bytes.data(), bytes.size()) != static_cast<ssize_t>(bytes.size()))
+        return errno != 0 ? errno : EIO;
+      files->push_back(std::move(file));
+    }
+    states->push_back({t.key, t.holder, t.sockets});
+  }
+  return 0;
+}
+
+void FarSockets::go_on() {
+  for (Through& t : throughs_) {
+    const HighPids high(1);
+    (void)t.relay->go_on();
+  }
+}
+
+void FarSockets::leave() {
+  for (Through& t : throughs_) t.relay->leave();
+  throughs_.clear();
+}
+
+void FarSockets::finish() {
+  constexpr int kMostMs = 120'000;  // a cut tunnel ends before
+  for (Through& t : throughs_) {
+    while (t.relay->status().over == relay::Over::no) {
+      pollfd p{t.relay->news_fd(), POLLIN, 0};
+      if (poll(&p, 1, kMostMs) <= 0) break;
+      uint64_t count;
+      (void)!read(t.relay->news_fd(), &count, sizeof count);
+    }
+  }
 }
 
 }  // namespace virt::init

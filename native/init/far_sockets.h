@@ -1,11 +1,13 @@
 // Sockets of a pod that came from another host: the program's ends have their addresses of there (a stash makes them), and a
-// relay pumps what goes through them to and from the holder that the pod left behind. Until begin() nothing is sent.
+// relay pumps what goes through them to and from the holder that the pod left behind; one relay for each holder. Until begin()
+// nothing is sent. When the pod is detached again the relays' states go into the image, and another host goes on.
 #pragma once
 
 #include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "init/protocol.h"
 #include "relay/relay.h"
@@ -19,19 +21,34 @@ bool relay_key(std::string_view bytes, relay::Key* key);
 
 class FarSockets {
  public:
-  // Where threads may be started, with all our rights. 0 or errno.
-  int open(std::string_view key, std::string_view holder);
-  // The program's end of a socket. 0 or errno.
-  int make(const protocol::FarSocket& socket, UniqueFd* program);
+  // The programs' ends of the plan's sockets, in its order. `state`: a file of a former relay's, or none. Where threads may
+  // be started, with all our rights. 0 or errno.
+  int make(const protocol::FarPlan& plan, int state, std::vector<UniqueFd>* programs);
   // From now on. Where threads may be started.
   int begin();
-  [[nodiscard]] relay::Status status() { return relay_->status(); }
+  // What leads where; with `files` the relays stand still and their states are in them, until go_on(). The programs must have
+  // stopped. 0 or errno.
+  int look(std::vector<protocol::FarState>* states, std::vector<UniqueFd>* files);
+  // Where threads may be started.
+  void go_on();
+  // The states are safe, and the pod is no more here.
+  void leave();
+  // The pod has ended: returns when all that its programs sent last is with the holders.
+  void finish();
 
  private:
-  int make_datagrams(const protocol::FarSocket& socket, UniqueFd* program);
+  struct Through {
+    std::string key, holder;
+    std::unique_ptr<relay::Relay> relay;
+    std::vector<std::pair<uint32_t, uint64_t>> sockets;  // channel, the program's socket's inode
+  };
+
+  int open(const protocol::FarPlan& plan, int state);
+  int make_one(Through& through, const protocol::FarSocket& socket, UniqueFd* program);
+  static int make_datagrams(relay::Relay& relay, const protocol::FarSocket& socket, UniqueFd* program);
 
   Stash stash_;
-  std::unique_ptr<relay::Relay> relay_;
+  std::vector<Through> throughs_;
 };
 
 }  // namespace virt::init

@@ -265,6 +265,12 @@ void Keeper::drop(Connection& c) {
   const bool seeding = c.seeding;
   c.close();
   if (std::exchange(c.holding, false) && !detached_) holder_.reset();
+  if (std::exchange(c.far_frozen, false) && far_sockets_ && !detached_) {
+    (void)interposer_.run_unfiltered([this] {
+      far_sockets_->go_on();
+      return 0;
+    });
+  }
   if (std::exchange(c.hooks, false)) interposer_.set_hooked(false);
   // Half a pod is no pod: whoever was rebuilding it is gone before the final word.
   if (seeding && rebuilding_) {

@@ -32,6 +32,8 @@ class Keeper {
   int run();
   // What the pod left behind when it was detached, if it had anything to hold.
   std::unique_ptr<Holder> take_holder() { return detached_ ? std::move(holder_) : nullptr; }
+  // … and what still leads through holders elsewhere, if it has ended.
+  std::unique_ptr<FarSockets> take_far_sockets() { return std::move(far_sockets_); }
 
  private:
   Step prepare();
@@ -51,6 +53,7 @@ class Keeper {
   void handle_seed(Connection& c, const Frame& f);
   void handle_hold(Connection& c, const Frame& f);
   void handle_relay(Connection& c, const Frame& f);
+  void handle_far(Connection& c, const Frame& f);
   static void handle_socket(Connection& c, const Frame& f);
   void handle_commit(Connection& c, const Frame& f);
   void handle_hook(Connection& c, const Frame& f);

@@ -141,6 +141,7 @@ std::string encode(const HoldStatus& status) {
 
 std::string encode(const FarPlan& plan) {
   Writer w;
+  w.number(plan.through);
   w.text(plan.key);
   w.text(plan.holder);
   w.number(static_cast<uint32_t>(plan.sockets.size()));
@@ -148,12 +149,47 @@ std::string encode(const FarPlan& plan) {
     for (const uint32_t n : {s.id, s.family, s.type, s.v6_only}) w.number(n);
     w.text(s.local);
     w.text(s.peer);
+    w.text(s.unread);
   }
   return w.bytes();
 }
 
+std::string encode(const std::vector<FarState>& states) {
+  Writer w;
+  w.number(static_cast<uint32_t>(states.size()));
+  for (const FarState& s : states) {
+    w.text(s.key);
+    w.text(s.holder);
+    w.number(static_cast<uint32_t>(s.sockets.size()));
+    for (const auto& [channel, inode] : s.sockets) {
+      w.number(channel);
+      w.number(inode);
+    }
+  }
+  return w.bytes();
+}
+
+bool decode(std::string_view bytes, std::vector<FarState>* states) {
+  Reader r(bytes);
+  const auto count = r.number<uint32_t>();
+  for (uint32_t i = 0; i < count && r.ok(); ++i) {
+    FarState s;
+    s.key = r.text();
+    s.holder = r.text();
+    const auto sockets = r.number<uint32_t>();
+    for (uint32_t k = 0; k < sockets && r.ok(); ++k) {
+      const auto channel = r.number<uint32_t>();
+      const auto inode = r.number<uint64_t>();
+      s.sockets.emplace_back(channel, inode);
+    }
+    states->push_back(std::move(s));
+  }
+  return r.done();
+}
+
 bool decode(std::string_view bytes, FarPlan* plan) {
   Reader r(bytes);
+  plan->through = r.number<uint32_t>();
   plan->key = r.text();
   plan->holder = r.text();
   const auto count = r.number<uint32_t>();
@@ -163,6 +199,7 @@ bool decode(std::string_view bytes, FarPlan* plan) {
     for (uint32_t* n : {&s.id, &s.family, &s.type, &s.v6_only}) *n = r.number<uint32_t>();
     s.local = r.text();
     s.peer = r.text();
+    s.unread = r.text();
     plan->sockets.push_back(std::move(s));
   }
   return r.done();

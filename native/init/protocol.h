@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "sys/wire.h"
@@ -44,7 +45,9 @@ enum class Type : uint16_t {
   kMount = 18,    // from, to: what is at `from` appears at `to` as well, in the pod
   kHold = 19,     // text name, text key, text address (sockaddr) where other hosts reach it or empty, u32 count, then of each u32 id, u32 HeldSort, its descriptor riding: kept after kRelease.
                   // The first with none: it makes room, and is answered with the port that the kernel gave (u32)
-  kRelay = 23,    // rebuild: FarPlan → u32 count, their descriptors riding: sockets that lead through the holder on another host
+  kRelay = 23,    // rebuild: FarPlan, a memfd riding if the relay goes on from a former one's state → u32 count, descriptors
+                  // riding: sockets that lead through a holder on another host
+  kFar = 24,      // u32 freeze? → u32 count, of each FarState, its state in a memfd riding if frozen: until the connection goes
   kCatchUp = 20,  // the journal holds all that was done so far when the answer comes
   // requests to a holder (init/holder.h), which answers kHello (text key, or nothing) with a HoldStatus
   kTake = 21,  // text key, u32 from → u32 how many there are, u32 count, u32 ids, their descriptors riding
@@ -80,11 +83,19 @@ enum class HeldSort : uint32_t { kConnection = 0, kListener = 1, kDatagram = 2, 
 struct FarSocket {
   uint32_t id = 0, family = 0, type = 0, v6_only = 0;
   std::string local, peer;
+  std::string unread;  // what the program's socket has in its queue, of one that was far before
 };
 struct FarPlan {
+  uint32_t through = 0;  // which relay: the first, or one more
   std::string key;
   std::string holder;  // sockaddr of where the holder is found
   std::vector<FarSocket> sockets;
+};
+
+// A relay of a pod: where its holder is found, and the inodes of the programs' sockets by channel.
+struct FarState {
+  std::string key, holder;
+  std::vector<std::pair<uint32_t, uint64_t>> sockets;
 };
 
 // A holder's answer to kHello.
@@ -208,6 +219,8 @@ std::string encode(const Status& status);
 std::string encode(const HoldStatus& status);
 std::string encode(const FarPlan& plan);
 bool decode(std::string_view bytes, FarPlan* plan);
+std::string encode(const std::vector<FarState>& states);
+bool decode(std::string_view bytes, std::vector<FarState>* states);
 bool decode(std::string_view bytes, Status* status);
 
 }  // namespace virt::protocol

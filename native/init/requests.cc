@@ -90,6 +90,7 @@ void Keeper::handle(Connection& c, const Frame& f) {
       Reader r(f.payload);
       detached_ = r.number<uint32_t>() != 0;
       kill(-1, SIGKILL);  // one call: nothing in the pod runs after it
+      if (detached_ && c.far_frozen && far_sockets_) far_sockets_->leave();
       c.reply(f, 0);
       reap();
       return;
@@ -114,6 +115,9 @@ void Keeper::handle(Connection& c, const Frame& f) {
       return;
     case Type::kRelay:
       handle_relay(c, f);
+      return;
+    case Type::kFar:
+      handle_far(c, f);
       return;
     case Type::kSocket:
       handle_socket(c, f);
@@ -296,24 +300,34 @@ void Keeper::handle_hold(Connection& c, const Frame& f) {
 }
 
 void Keeper::handle_relay(Connection& c, const Frame& f) {
+  auto state = c.take_fd();
   protocol::FarPlan plan;
   if (!decode(f.payload, &plan) || !rebuilding_ || !c.seeding) return c.reply(f, EINVAL);
-  std::vector<UniqueFd> made(plan.sockets.size());
+  std::vector<UniqueFd> made;
   const int error = interposer_.run_unfiltered([&] {
-    if (!far_sockets_) {
-      auto far = std::make_unique<FarSockets>();
-      if (const int e = far->open(plan.key, plan.holder); e != 0) return e;
-      far_sockets_ = std::move(far);
-    }
-    for (size_t i = 0; i < made.size(); ++i) {
-      if (const int e = far_sockets_->make(plan.sockets[i], &made[i]); e != 0) return e;
-    }
-    return 0;
+    if (!far_sockets_) far_sockets_ = std::make_unique<FarSockets>();
+    return far_sockets_->make(plan, state.get(), &made);
   });
   if (error != 0) return c.reply(f, error);
   std::vector<int> fds;
   for (const UniqueFd& fd : made) fds.push_back(fd.get());
   c.reply_with(f, pack(static_cast<uint32_t>(fds.size())), fds);
+}
+
+void Keeper::handle_far(Connection& c, const Frame& f) {
+  Reader r(f.payload);
+  const bool freeze = r.number<uint32_t>() != 0;
+  if (!r.done() || rebuilding_) return c.reply(f, EINVAL);
+  std::vector<protocol::FarState> states;
+  std::vector<UniqueFd> files;
+  if (far_sockets_) {
+    c.far_frozen = freeze;
+    if (const int error = far_sockets_->look(&states, freeze ? &files : nullptr); error != 0)
+      return c.reply(f, error);
+  }
+  std::vector<int> fds;
+  for (const UniqueFd& fd : files) fds.push_back(fd.get());
+  c.reply_with(f, encode(states), fds);
 }
 
 void Keeper::handle_socket(Connection& c, const Frame& f) {

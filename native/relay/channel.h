@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 #include "relay/tape.h"
 #include "relay/tunnel.h"
@@ -28,6 +29,8 @@ class Channel {
   [[nodiscard]] bool wants_socket() const {
     return thawed_ && !fd_ && !aborted_ && !(read_done_ && write_done_);
   }
+  // What its program has not read yet comes first in the socket that it gets. False if that can't be.
+  bool put_back(std::string_view unread);
   // There is none for it any more.
   void lose_socket();
   [[nodiscard]] int fd() const { return fd_.get(); }

@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 
 #include <cerrno>
+#include <utility>
 
 #include "relay/channel.h"
 
@@ -108,6 +109,30 @@ bool Channel::decode(wire::Reader* in) {
   waits_to_write_ = !write_done_ && in_.size() > 0;
   thawed_ = true;
   return told_ <= in_.end();
+}
+
+// Offsets go back by what was counted as written.
+bool Channel::put_back(std::string_view unread) {
+  if (!thawed_ || fd_ || aborted_) return unread.empty();
+  const uint64_t again = unread.size() + (write_done_ ? 1 : 0);
+  if (again > in_.begin()) return false;
+  Tape in;
+  in.restart(in_.begin() - again);
+  if (!unread.empty()) in.append(unread.data(), unread.size());
+  if (write_done_) in.append_mark(Mark::fin, 0);
+  for (uint64_t at = in_.begin(); at < in_.end();) {
+    const Tape::Run run = in_.run(at, in_.size());
+    if (run.mark == Mark::none) {
+      in.append(run.data, run.size);
+    } else {
+      in.append_mark(run.mark, static_cast<uint8_t>(*run.data));
+    }
+    at += run.size;
+  }
+  in_ = std::move(in);
+  write_done_ = false;
+  waits_to_write_ = in_.size() > 0;
+  return true;
 }
 
 }  // namespace virt::relay

@@ -77,6 +77,9 @@ class Relay {
   // connection is not seen by whoever is at the other end. After thaw(): the socket of one that lives.
   int add(uint32_t id, UniqueFd socket, Kind kind);
   int add(uint32_t id, std::unique_ptr<DatagramEnd> end);
+  // After thaw() and before add(): what the program had in its socket's queue and has not read. ENOENT: the channel has ended;
+  // EINVAL: it never got as much.
+  int put_back(uint32_t id, std::string_view unread);
   // A holder's listening socket, TCP or unix; there may be several.
   void accept_from(UniqueFd listener);
   // Where a relay finds its holder. It connects, and again after each cut, at once and then every 50 ms … 2 s. EINVAL.
@@ -96,6 +99,9 @@ class Relay {
   // capture fails otherwise, go_on().
   int freeze(std::string* state);
   int go_on();
+  // After freeze(), when its bytes are safe: lets the holder wait for whoever goes on with them, however long that takes. False:
+  // it could not be told, and waits as after a cut.
+  bool leave();
   // The same connections in another process, with the next epoch: its tunnel replaces those of the former ones. Needs sockets
   // (add), where to dial, and start(). EINVAL: the bytes are no such state.
   static int thaw(std::string_view state, const Key& key, Options options, std::unique_ptr<Relay>* relay);
@@ -185,6 +191,7 @@ class Relay {
   int64_t now_ns_ = 0, connect_ns_ = 0, accept_ns_ = 0, cut_ns_ = 0;
   int64_t backoff_ns_ = 0;
   bool seen_peer_ = false;  // sockets are left alone before
+  bool peer_left_ = false;  // it said so: no cut is too long
   bool datagrams_watched_ = false;
   Status status_;
 };

@@ -213,6 +213,7 @@ void Relay::on_ready(Link* link) {
   link->ready = true;
   link->ready_ns = status_.since_ns = now_ns_;
   seen_peer_ = true;
+  peer_left_ = false;
   datagrams_watched_ = false;
   for (const auto& [id, channel] : streams_) {
     if (!channel) continue;

@@ -28,6 +28,10 @@ bool Relay::take_data(const Record& record, const char* payload) {
     settle(at->second.get(), record.id);
     return true;
   }
+  if (record.type == Type::leave) {
+    peer_left_ = role_ == Role::holder;
+    return peer_left_;
+  }
   const auto at = streams_.find(record.id);
   if (at == streams_.end()) return false;
   Channel* channel = at->second.get();

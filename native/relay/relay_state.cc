@@ -1,5 +1,7 @@
 // A relay's connections as bytes, and back.
+#include <poll.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 
 #include <cerrno>
 #include <ctime>
@@ -70,6 +72,38 @@ void Relay::wait_until_settled() const {
     if (now != before) since = monotonic_ns();
     before = now;
   }
+}
+
+int Relay::put_back(uint32_t id, std::string_view unread) {
+  const std::lock_guard lock(mutex_);
+  const auto at = streams_.find(id);
+  if (at == streams_.end() || !at->second) return ENOENT;
+  return at->second->put_back(unread) ? 0 : EINVAL;
+}
+
+bool Relay::leave() {
+  constexpr int kPatienceMs = 1000;
+  const std::lock_guard lock(mutex_);
+  if (running_ || !is_connected()) return false;
+  Tunnel& tunnel = current_->tunnel;
+  tunnel.put({Type::leave, Mark::none, 0, 0, 0, 0, 0}, nullptr);
+  tunnel.flush();
+  const int64_t end = monotonic_ns() + kPatienceMs * kMs;
+  while (tunnel.waits() && tunnel.state() == TunnelState::open && monotonic_ns() < end) {
+    pollfd p{tunnel.fd(), POLLOUT, 0};
+    if (poll(&p, 1, kPatienceMs) > 0) tunnel.on_writable();
+  }
+  // Bytes that came from the holder meanwhile would make closing a reset, and that may overtake what was sent.
+  const bool told = !tunnel.waits() && tunnel.state() == TunnelState::open;
+  shutdown(tunnel.fd(), SHUT_WR);
+  char unheard[4096];
+  for (;;) {
+    pollfd p{tunnel.fd(), POLLIN, 0};
+    if (monotonic_ns() >= end || poll(&p, 1, kPatienceMs) <= 0) break;
+    const ssize_t n = recv(tunnel.fd(), unheard, sizeof unheard, MSG_DONTWAIT);
+    if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) break;
+  }
+  return told;
 }
 
 int Relay::thaw(std::string_view state, const Key& key, Options options, std::unique_ptr<Relay>* relay) {

@@ -16,8 +16,9 @@ namespace virt::relay {
 
 // begin: offset is the epoch, id the window. refused: offset is the higher epoch. have: what was received of a channel.
 // ready: no more of these. data: bytes or a mark at an offset. acked: what is before the offset has been written.
-// datagram: `address` bytes of a socket address before the payload. ended: a datagram channel is no more.
-enum class Type : uint8_t { begin = 1, refused, have, ready, data, acked, datagram, ended };
+// datagram: `address` bytes of a socket address before the payload. ended: a datagram channel is no more. leave: the relay goes,
+// and another one will come, whenever that is.
+enum class Type : uint8_t { begin = 1, refused, have, ready, data, acked, datagram, ended, leave };
 
 // What every record begins with; `size` bytes follow.
 struct Record {

@@ -180,6 +180,13 @@ const std::string& CaptureContext::TcpPolicy::of(const std::string& address, int
 
 bool CaptureContext::hold(Handle& handle, HeldAs as) {
   if (!holds) return false;
+  if (const auto found = far.find(handle.st.st_ino); found != far.end()) {
+    Value where = Value::list();
+    where.push(found->second.first);
+    where.push(static_cast<int64_t>(found->second.second));
+    handle.record.set("far", std::move(where));
+    return true;
+  }
   handle.held = as;
   handle.record.set("held", true);
   return true;

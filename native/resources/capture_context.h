@@ -102,6 +102,8 @@ class CaptureContext {
   // The very handle is there again after a reattach on this host; whatever its record says is for elsewhere. False if nothing
   // is held.
   bool hold(Handle& handle, HeldAs as);
+  // Of sockets that lead through a holder on another host: which of the pod's relays, which channel; by inode.
+  std::map<uint64_t, std::pair<int, uint32_t>> far;
   std::set<std::string> remapped;  // paths of the pod where something else is, by rule
 
   // stat(2) of a path inside the pod.

@@ -15,6 +15,10 @@ struct FarSocket {
 
 // Of an inet-socket or unix-socket. Throws BadValue.
 FarSocket far_socket(const Value& record);
+// What waits in a connection's queue, without taking it.
+std::string unread_of(int fd);
+// Whether what was written to a connection has left its queue: it is with the relay then.
+bool has_left(int fd);
 // Gives the program's end, of which we have a copy, the options and state it had.
 void furnish_far_socket(const Value& record, int fd);
 

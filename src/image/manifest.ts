@@ -160,8 +160,16 @@ const living = v.object({
 
 const owner = v.object({ type: count, pid: int, signal: optional(int) });
 const common = { id: count, flags: count, owner: optional(owner), locks: optional(v.array(lock)) };
-/** Of a socket that its pod's holder has: `held`. Connections or datagrams in its queue: `waiting`. */
-const holdable = { held: optional(v.boolean()), waiting: optional(count) };
+/**
+ * Of a socket that its pod's holder has: `held`. Connections or datagrams in its queue: `waiting`. One that leads through another
+ * host's holder: `far`, which of those, and the number it has there; and what its program has not read: `unread`.
+ */
+const holdable = {
+  held: optional(v.boolean()),
+  waiting: optional(count),
+  far: optional(v.strictTuple([count, count])),
+  unread: optional(bytes),
+};
 const socketAddress = v.object({ address: v.string(), port: v.pipe(count, v.maxValue(65535)), scope: optional(count) });
 const socketOptions = v.array(v.strictTuple([int, int, bytes]));
 const unixType = v.picklist(["stream", "datagram", "seqpacket"]);
@@ -360,7 +368,11 @@ export const manifestSchema = v.object({
    * they are read (hashing them with sha256 as well would take longer than all the rest of a detach).
    */
   parts: v.array(
-    v.object({ name: v.pipe(v.string(), v.regex(/^(pages\.sum|files\/[0-9a-f]{64}|log)$/)), sizeBytes: count, sha256 }),
+    v.object({
+      name: v.pipe(v.string(), v.regex(/^(pages\.sum|files\/[0-9a-f]{64}|relay-\d+|log)$/)),
+      sizeBytes: count,
+      sha256,
+    }),
   ),
   /** Directories of the pod's own, under a read-only root. */
   own: optional(v.array(own)),
@@ -372,6 +384,16 @@ export const manifestSchema = v.object({
       /** Where other hosts find it. */
       reach: optional(socketAddress),
     }),
+  ),
+  /** Holders of other hosts that the pod came through, with the state of the relay to each, a part of the image. */
+  far: optional(
+    v.array(
+      v.object({
+        reach: socketAddress,
+        key: v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/)),
+        part: v.pipe(v.string(), v.regex(/^relay-\d+$/)),
+      }),
+    ),
   ),
   /** Losses the user agreed to, in words. */
   accepted: v.array(v.string()),

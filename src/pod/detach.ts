@@ -3,7 +3,7 @@
  *
  *   survey → (blockers? thaw and tell) → read pages → manifest, synced and read back → kill the source, or thaw it
  */
-import { copyFileSync, existsSync } from "node:fs";
+import { copyFileSync, existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type Blocker, toVirtError, VirtError } from "../errors.js";
 import {
@@ -181,7 +181,15 @@ export async function detach(pod: Pod, options: DetachOptions, kind: "detach" | 
     for (const c of record.carried) c.name = await writer.carry(c.name);
     const key = native.randomHex(32);
     const held =
-      kind === "detach" ? await capture.hold(holderName(pod.id), Buffer.from(key, "hex"), reach ?? null) : { count: 0 };
+      kind === "detach"
+        ? await capture.hold(holderName(pod.id), Buffer.from(key, "hex"), reach ?? null)
+        : { count: 0, far: [] };
+    const far = held.far.map(({ address, port, key, state }, i) => {
+      const part = `relay-${i}`;
+      writeFileSync(join(writer.directory, part), state, { mode: 0o600 });
+      void writer.add(part);
+      return { reach: { address, port }, key: key.toString("hex"), part };
+    });
     const own = pod.record.isolate === undefined ? [] : await captureOwn(podDirectory(pod.id), writer);
     const log = join(podDirectory(pod.id), "log");
     if (existsSync(log)) {
@@ -216,6 +224,7 @@ export async function detach(pod: Pod, options: DetachOptions, kind: "detach" | 
       },
       ...rest,
       ...(own.length === 0 ? {} : { own }),
+      ...(far.length === 0 ? {} : { far }),
       ...(held.count === 0
         ? {}
         : {
@@ -293,6 +302,7 @@ export function openCapture(pod: Pod, options: DetachOptions, lock: string): Nat
     remapped: pod.record.remaps.map(({ to }) => to),
     tcp,
     hold: tcp.otherwise === "hold" && lock !== "snapshot",
+    leave: lock === "detach",
     freezeTimeoutMs: options.freezeTimeoutMs ?? 5000,
     threads: 2,
   });

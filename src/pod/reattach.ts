@@ -1,7 +1,7 @@
 /**
  * Reattaching a pod from an image: check, plan, rebuild, commit.
  */
-import { copyFileSync, existsSync } from "node:fs";
+import { copyFileSync, existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { ControlConnection } from "../control/connection.js";
 import { FrameType, type StdioKind, uint32s } from "../control/protocol.js";
@@ -33,7 +33,7 @@ import { furnishState } from "./identity.js";
 import { attachPatient, claimName, interpositionOf, pathRemaps } from "./launch.js";
 import { Pod } from "./pod.js";
 import { discardPod, newPod, type PathRemap, type PodRecord, saveRecord } from "./store.js";
-import { type HeldPlan, planHeld } from "./taken.js";
+import { type Far, type HeldPlan, planHeld } from "./taken.js";
 
 /**
  * What reattach() and planReattach() may be told; everything has a default.
@@ -327,7 +327,7 @@ export async function reattach(nameOrImage: string | Image, options: ReattachOpt
       stateDir: directory,
       stdio,
       rebuild: true,
-      far: far !== undefined,
+      far: far.length > 0,
       ...interposed,
       keepInput: wanted === "pipe",
       hostname: manifest.pod.hostname ?? "",
@@ -375,6 +375,16 @@ export async function reattach(nameOrImage: string | Image, options: ReattachOpt
   }
 }
 
+function nativeFar(directory: string, { address, port, key, part, sockets }: Far): Data {
+  return {
+    address,
+    port,
+    key: Buffer.from(key, "hex"),
+    sockets,
+    ...(part !== undefined && { state: readFileSync(join(directory, part)) }),
+  };
+}
+
 /** The image's record and the tree's steps as the engine takes them. */
 function nativePlan(
   directory: string,
@@ -391,7 +401,7 @@ function nativePlan(
   return {
     directory,
     ...(taken && { held: { ...taken, key: Buffer.from(taken.key, "hex") } }),
-    ...(far && { far: { ...far, key: Buffer.from(far.key, "hex") } }),
+    ...(far.length > 0 && { far: far.map((f) => nativeFar(directory, f)) }),
     clocks: m.clocks,
     processes: m.processes as unknown as Data,
     handles: [...handles, ...given] as unknown as Data,

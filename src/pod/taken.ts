@@ -14,12 +14,14 @@ export interface Taken {
   ids: number[];
 }
 
-/** What is made here and leads through the holder, on another host: handles by id. */
+/** Sockets that are made here and lead through a holder on another host: handles by id, and the numbers they have there. */
 export interface Far {
   address: string;
   port: number;
   key: string;
-  ids: number[];
+  /** Part of the image from which the relay goes on; none if it is the first. */
+  part?: string;
+  sockets: [handle: number, channel: number][];
 }
 
 export interface HeldOptions {
@@ -31,7 +33,7 @@ export interface HeldOptions {
 export interface HeldPlan {
   manifest: Manifest;
   taken?: Taken | undefined;
-  far?: Far | undefined;
+  far: Far[];
   blockers: Blocker[];
   notes: string[];
 }
@@ -41,45 +43,54 @@ export interface HeldPlan {
  * a listening socket that is to be elsewhere here is not the one that is held.
  */
 export async function planHeld(image: Manifest, manifest: Manifest, options: HeldOptions): Promise<HeldPlan> {
-  const { tcp } = options;
-  const held = manifest.handles.filter(isHeld);
-  if (held.length === 0) return { manifest, blockers: [], notes: [] };
+  const wanted = options.tcp === undefined || options.tcp === "hold";
+  const sockets = manifest.handles.filter(isSocket);
+  const held = sockets.filter((h) => h.held === true);
   const { holder } = image;
-  const wanted = tcp === undefined || tcp === "hold";
-  if (holder && wanted && (await askHolder(holder.socket, holder.key))) {
-    const ids = held.filter((h) => isWhereItWas(image, h)).map((h) => h.id);
-    const kept = new Set(ids);
-    const handles = manifest.handles.map((h) => (isHeld(h) && !kept.has(h.id) ? { ...h, held: false } : h));
-    const { socket, key } = holder;
-    return { manifest: { ...manifest, handles }, taken: { socket, key, ids }, blockers: [], notes: [] };
+  const kept = new Set<number>();
+  const far: Far[] = [];
+  let taken: Taken | undefined;
+  if (wanted) {
+    for (const [i, { reach, key, part }] of (manifest.far ?? []).entries()) {
+      const through = sockets.flatMap((h) => (h.far?.[0] === i ? [[h.id, h.far[1]] as [number, number]] : []));
+      far.push({ address: reach.address, port: reach.port, key, part, sockets: through });
+    }
+    if (holder && held.length > 0 && (await askHolder(holder.socket, holder.key))) {
+      const ids = held.filter((h) => isWhereItWas(image, h)).map((h) => h.id);
+      taken = { socket: holder.socket, key: holder.key, ids };
+      for (const id of ids) kept.add(id);
+    } else if (holder) {
+      const reach = options.holder === undefined ? holder.reach : parseReach(options.holder);
+      const through = held.filter(leadsOut).map((h): [number, number] => [h.id, h.id]);
+      if (reach) far.push({ address: reach.address, port: reach.port, key: holder.key, sockets: through });
+    }
   }
-  const reach = options.holder === undefined ? holder?.reach : parseReach(options.holder);
-  if (holder && wanted && reach) return planFar(manifest, held, { ...reach, key: holder.key });
-  return planLost(manifest, tcp, () => false);
+  const blockers: Blocker[] = [];
+  const reached: Far[] = [];
+  for (const f of far) {
+    for (const [id] of f.sockets) kept.add(id);
+    const failure = await canReach(f.address, f.port);
+    if (failure === undefined) reached.push(f);
+    else if (f.sockets.length > 0) blockers.push(unreachable(f, failure)); // else it only had to hear of us
+  }
+  const lost = planLost(manifest, options.tcp, kept);
+  return { ...lost, taken, far: reached, blockers: [...blockers, ...lost.blockers] };
 }
 
-/** Elsewhere: connections and datagrams lead through the holder; what listens, listens here. */
-async function planFar(manifest: Manifest, held: SocketRecord[], far: Omit<Far, "ids">): Promise<HeldPlan> {
-  const where = `${isIP(far.address) === 6 ? `[${far.address}]` : far.address}:${far.port}`;
-  const failure = await canReach(far.address, far.port);
-  const ids = held.filter(leadsOut).map((h) => h.id);
-  if (failure !== undefined) {
-    const blocker: Blocker = {
-      code: "ERR_CONNECTION",
-      message: `the holder of ${ids.length} ${ids.length === 1 ? "connection" : "connections"} is not reached at ${where} (${failure})`,
-      path: where,
-      hint: "say where it is reached from here with --holder ADDRESS:PORT, or give the connections up with --tcp close",
-    };
-    return { manifest, blockers: [blocker], notes: [] };
-  }
-  const through = new Set(ids);
-  const plan = planLost(manifest, "close", (h) => through.has(h.id));
-  return { ...plan, far: { ...far, ids } };
+function unreachable({ address, port, sockets }: Far, failure: string): Blocker {
+  const where = `${isIP(address) === 6 ? `[${address}]` : address}:${port}`;
+  const what = `${sockets.length} ${sockets.length === 1 ? "connection" : "connections"}`;
+  return {
+    code: "ERR_CONNECTION",
+    message: `the holder of ${what} is not reached at ${where} (${failure})`,
+    path: where,
+    hint: "say where it is reached from here with --holder ADDRESS:PORT, or give the connections up with --tcp close",
+  };
 }
 
 /** Has two ends that are known, or may be sent to by anybody. */
 function leadsOut(h: SocketRecord): boolean {
-  if (h.kind === "unix-socket") return h.state === "outside";
+  if (h.kind === "unix-socket") return h.state === "outside" && h.type === "stream";
   return h.local !== undefined && (h.type === "udp" || (h.state === "connected" && h.peer !== undefined));
 }
 
@@ -97,13 +108,13 @@ function canReach(host: string, port: number): Promise<string | undefined> {
   });
 }
 
-/** Those that nobody holds, but `kept`. */
-function planLost(manifest: Manifest, tcp: TcpPolicy | undefined, kept: (h: SocketRecord) => boolean): HeldPlan {
+/** Those that nobody holds: all but `kept`. */
+function planLost(manifest: Manifest, tcp: TcpPolicy | undefined, kept: ReadonlySet<number>): HeldPlan {
   const wanted = tcp === undefined || tcp === "hold";
   const blockers: Blocker[] = [];
   const notes: string[] = [];
   const handles = manifest.handles.map((h) => {
-    if (!isHeld(h) || kept(h)) return h;
+    if (!isSocket(h) || (!h.held && !h.far) || kept.has(h.id)) return h;
     const free = { ...h, held: false };
     if ((h.waiting ?? 0) > 0)
       notes.push(
@@ -111,18 +122,18 @@ function planLost(manifest: Manifest, tcp: TcpPolicy | undefined, kept: (h: Sock
       );
     if (free.kind === "inet-socket" && free.state === "connected") {
       if (wanted) blockers.push(lost(manifest, h));
-      return { ...free, state: tcp === "reconnect" ? ("reconnect" as const) : ("reset" as const) };
+      return { ...free, state: tcp === "reconnect" && free.peer ? ("reconnect" as const) : ("reset" as const) };
     }
     if (free.kind === "unix-socket" && free.state === "outside" && wanted) blockers.push(lost(manifest, h));
     return free;
   });
-  return { manifest: { ...manifest, handles }, blockers, notes };
+  return { manifest: { ...manifest, handles }, far: [], blockers, notes };
 }
 
 type SocketRecord = Extract<HandleRecord, { kind: "inet-socket" | "unix-socket" }>;
 
-function isHeld(h: HandleRecord): h is SocketRecord {
-  return (h.kind === "inet-socket" || h.kind === "unix-socket") && h.held === true;
+function isSocket(h: HandleRecord): h is SocketRecord {
+  return h.kind === "inet-socket" || h.kind === "unix-socket";
 }
 
 function isWhereItWas(image: Manifest, h: SocketRecord): boolean {
