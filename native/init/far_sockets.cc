@@ -156,10 +156,18 @@ int FarSockets::begin() {
   return 0;
 }
 
+namespace {
+
+bool leads(relay::Relay& relay) {
+  const relay::Status s = relay.status();
+  return s.over == relay::Over::no && s.streams + s.datagrams > 0;
+}
+
+}  // namespace
+
 int FarSockets::look(std::vector<protocol::FarState>* states, std::vector<UniqueFd>* files) {
   for (Through& t : throughs_) {
-    const relay::Over over = t.relay->status().over;
-    if (over != relay::Over::no) continue;  // nothing leads there any more
+    if (!leads(*t.relay)) continue;
     if (files != nullptr) {
       std::string bytes;
       if (const int error = t.relay->freeze(&bytes); error != 0) return error;
@@ -188,7 +196,7 @@ void FarSockets::leave() {
 void FarSockets::finish() {
   constexpr int kMostMs = 120'000;  // a cut tunnel ends before
   for (Through& t : throughs_) {
-    while (t.relay->status().over == relay::Over::no) {
+    while (leads(*t.relay)) {
       pollfd p{t.relay->news_fd(), POLLIN, 0};
       if (poll(&p, 1, kMostMs) <= 0) break;
       uint64_t count;

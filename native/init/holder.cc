@@ -103,7 +103,7 @@ bool Holder::look_at_relay() {
     gone_on_ = true;
     held_.clear();
   }
-  return status.over == relay::Over::no;
+  return status.over == relay::Over::no && (!gone_on_ || status.streams + status.datagrams > 0);
 }
 
 int Holder::add(uint32_t id, HeldSort sort, UniqueFd fd) {
