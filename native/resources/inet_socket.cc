@@ -51,6 +51,25 @@ bool recognise(const Handle& h, const CaptureContext&) {
   return (family == AF_INET || family == AF_INET6) && (protocol == IPPROTO_TCP || protocol == IPPROTO_UDP);
 }
 
+// A connection that was reset, or has ended both ways: a new socket has shut down nothing (tcp(7), poll(2)).
+bool was_connected(int fd) {
+  pollfd p{fd, POLLRDHUP, 0};
+  return poll(&p, 1, 0) > 0 && (p.revents & POLLRDHUP) != 0;
+}
+
+// Its program may not know yet that it is over, and why; asking would take the error from it.
+void capture_dead(Handle& h, CaptureContext& c) {
+  h.record.set("state", "connected");
+  int waiting = 0;
+  if (ioctl(h.dup.get(), SIOCINQ, &waiting) == 0 && waiting > 0) h.record.set("waiting", waiting);
+  if (c.hold(h, HeldAs::connection)) return;
+  h.record.set("state", "reset");
+  if (waiting > 0 && c.tcp_policy.otherwise == "hold") {
+    c.block(h, "ERR_CONNECTION", "what was not read yet of a TCP connection that was reset",
+            "try again when it is read, or let it be lost with --tcp close");
+  }
+}
+
 void capture_tcp(Handle& h, CaptureContext& c) {
   tcp_info info{};
   socklen_t size = sizeof info;
@@ -67,8 +86,13 @@ void capture_tcp(Handle& h, CaptureContext& c) {
     return;
   }
   if (info.tcpi_state == TCP_CLOSE) {
+    if (was_connected(h.dup.get())) return capture_dead(h, c);
     h.record.set("state", "closed");
     return;
+  }
+  constexpr int kSent = 2;
+  for (const int state : {TCP_FIN_WAIT1, TCP_FIN_WAIT2, TCP_CLOSING, TCP_LAST_ACK, TCP_TIME_WAIT}) {
+    if (info.tcpi_state == state) h.record.set("shutdown", kSent);
   }
   const auto peer = peer_address(h.dup.get());
   const std::string whom = peer ? " to " + show(*peer) : "";

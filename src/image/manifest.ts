@@ -244,6 +244,7 @@ const handle = v.variant("kind", [
     options: socketOptions,
     local: optional(socketAddress),
     peer: optional(socketAddress),
+    shutdown: optional(count),
     backlog: optional(count),
   }),
 ]);

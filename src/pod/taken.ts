@@ -52,7 +52,9 @@ export async function planHeld(image: Manifest, manifest: Manifest, options: Hel
   let taken: Taken | undefined;
   if (wanted) {
     for (const [i, { reach, key, part }] of (manifest.far ?? []).entries()) {
-      const through = sockets.flatMap((h) => (h.far?.[0] === i ? [[h.id, h.far[1]] as [number, number]] : []));
+      const through = sockets.flatMap((h) =>
+        h.far?.[0] === i && leadsOut(h) ? [[h.id, h.far[1]] as [number, number]] : [],
+      );
       far.push({ address: reach.address, port: reach.port, key, part, sockets: through });
     }
     if (holder && held.length > 0 && (await askHolder(holder.socket, holder.key))) {
@@ -118,10 +120,11 @@ function planLost(manifest: Manifest, tcp: TcpPolicy | undefined, kept: Readonly
     const free = { ...h, held: false };
     if ((h.waiting ?? 0) > 0)
       notes.push(
-        `${shownSocket(h)}: ${h.waiting} ${h.state === "listening" ? "waiting connections" : "bytes of datagrams"} are lost`,
+        `${shownSocket(h)}: ${h.waiting} ${h.state === "listening" ? "waiting connections" : "bytes that were not read yet"} are lost`,
       );
     if (free.kind === "inet-socket" && free.state === "connected") {
-      if (wanted) blockers.push(lost(manifest, h));
+      // One that was over already has no peer.
+      if (wanted && free.peer) blockers.push(lost(manifest, h));
       return { ...free, state: tcp === "reconnect" && free.peer ? ("reconnect" as const) : ("reset" as const) };
     }
     if (free.kind === "unix-socket" && free.state === "outside" && wanted) blockers.push(lost(manifest, h));
