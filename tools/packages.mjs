@@ -43,8 +43,14 @@ export function install(packages) {
   const args = ["install", "-y", "-qq", "--no-install-recommends", ...needed];
   const { status } = spawnSync("apt-get", args, { stdio: ["ignore", "ignore", "inherit"], env });
   if (status !== 0) process.exit(1);
-  // Debian starts what it installs; the tests start their own.
-  for (const service of ["redis-server", "nginx", "postgresql"]) spawnSync("service", [service, "stop"]);
+  // Debian starts what it installs; the tests start their own. What ran here before goes on.
+  const services = {
+    "redis-server": "redis-server",
+    "nginx-light": "nginx",
+    postgresql: "postgresql",
+    "openssh-server": "ssh",
+  };
+  for (const name of needed) if (services[name]) spawnSync("service", [services[name], "stop"]);
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url))

@@ -66,7 +66,12 @@ export async function json(...words: string[]): Promise<Record<string, unknown>>
   return document;
 }
 
-function running(command: string, words: string[], options: SpawnOptions & { input?: string | Buffer }): Running {
+/** Starts any program, and keeps what it says; `options.input` is all of its standard input, else that stays open. */
+export function running(
+  command: string,
+  words: readonly string[],
+  options: SpawnOptions & { input?: string | Buffer } = {},
+): Running {
   const { input, ...rest } = options;
   const child = spawn(command, words, { cwd: sandbox, stdio: "pipe", ...rest });
   const said: Said = { code: null, signal: null, out: "", err: "" };
