@@ -62,7 +62,7 @@ t.test("hosts reach each other", async (t) => {
   if (!a || !b) throw new Error("no hosts");
   t.equal((await a.run(needs("id"), ["-u"])).trim(), String(process.getuid?.()), "the user is who it was");
   t.match(await a.run(needs("id"), ["-u", "-n"]), /\w/);
-  if (!isRoot) t.rejects(a.run(needs("ip"), ["link", "set", "eth0", "down"]), "and may not do what root may");
+  if (!isRoot) await t.rejects(a.run(needs("ip"), ["link", "set", "eth0", "down"]), "and may not do what root may");
   t.notOk((await a.run("/bin/cat", ["/proc/net/dev"])).includes("switch"));
 
   const server = b.node(echo);
