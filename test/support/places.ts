@@ -32,8 +32,7 @@ export interface Place {
   pods: string;
   /** That of servers outside. */
   others: string;
-  /** Programs outside see the pod's unix sockets. */
-  sharesFiles: boolean;
+  others6: string;
   launch(command: string, args: readonly string[], options?: LaunchWhere): Promise<Traveller>;
   /** Starts a program outside of the pod. */
   outside(command: string, args: readonly string[], options?: SpawnOptions): Running;
@@ -70,7 +69,7 @@ async function here(): Promise<Place> {
     name: "here",
     pods: "127.0.0.1",
     others: "127.0.0.1",
-    sharesFiles: true,
+    others6: "::1",
     launch: async (command, args, options) => new Here(await start(command, [...args], options)),
     outside: (command, args, options) => running(command, args, options),
   };
@@ -88,7 +87,7 @@ async function onHost(t: Test): Promise<Place> {
     name: "host",
     pods: home.address,
     others: other.address,
-    sharesFiles: true,
+    others6: other.address6,
     launch: async (command, args, options = {}) => {
       const env = Object.entries(options.env ?? {}).flatMap(([key, value]) => ["-e", `${key}=${value}`]);
       const words = ["run", "-d", ...env, "-w", options.cwd ?? sandbox, "--", command, ...args];
