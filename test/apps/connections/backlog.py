@@ -11,7 +11,10 @@ print("listening", flush=True)
 served = 0
 while True:
     client, _ = server.accept()
-    for line in client.makefile("rb"):
-        served += 1
-        client.sendall(b"%d %s" % (served, line))
+    try:
+        for line in client.makefile("rb"):
+            served += 1
+            client.sendall(b"%d %s" % (served, line))
+    except (BrokenPipeError, ConnectionResetError):
+        print("one did not wait", flush=True)
     client.close()

@@ -1,10 +1,11 @@
-// Opens N connections; each time it gets a line it sends a number on each of them, which must come back, and says `round`.
+// Opens N connections; each time it gets a line it sends a number on each of them, and says `round` when all are back.
 // crowd.mjs ADDRESS PORT N
 import { connect } from "node:net";
 
 const [host, port, most] = process.argv.slice(2);
 const sockets = [];
-let [round, back, connected] = [0, 0, 0];
+const back = [];
+let [round, connected] = [0, 0];
 
 function fail(what) {
   console.error(`WRONG: ${what}`);
@@ -20,14 +21,16 @@ function open() {
     else if (sockets.length < Number(most)) open();
   });
   let text = "";
+  let next = 1;
   socket.on("data", (more) => {
     text += more;
-    if (!text.endsWith("\n")) return;
-    if (text !== `${round}\n`) fail(`'${text}' where ${round} should be`);
-    text = "";
-    if (++back === Number(most)) {
-      back = 0;
-      console.log(`round ${round}`);
+    const lines = text.split("\n");
+    text = lines.pop();
+    for (const line of lines) {
+      if (line !== String(next)) fail(`'${line}' where ${next} should be`);
+      back[next] = (back[next] ?? 0) + 1;
+      if (back[next] === Number(most)) console.log(`round ${next}`);
+      next++;
     }
   });
   socket.on("error", (e) => fail(e.message));
