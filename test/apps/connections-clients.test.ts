@@ -1,0 +1,225 @@
+/**
+ * Clients in a pod whose servers are outside and are not disturbed: curl, ssh, Node, Java, unix sockets, UDP. Both ends check
+ * what they get.
+ */
+import { chmodSync, mkdirSync, writeFileSync } from "node:fs";
+import { userInfo } from "node:os";
+import { join } from "node:path";
+import t from "tap";
+import { countedUp, freePort, isRoot, leaveNothing, linesWith, run, sources } from "../support/apps.js";
+import type { Running } from "../support/cli.js";
+import { sandbox } from "../support/env.js";
+import { needs } from "../support/packages.js";
+import { account, countIn, cycles, goesOn, type Place, place, type Traveller } from "../support/places.js";
+import { until } from "../support/pods.js";
+
+leaveNothing(t);
+
+const node = process.execPath;
+const script = (name: string) => join(sources, "connections", name);
+
+/** Starts a server outside, and waits until it listens. */
+async function serve(at: Place, name: string, ...words: string[]): Promise<Running> {
+  const server = at.outside(node, [script(name), ...words]);
+  await until({ toString: () => `a server: ${server.said.err}` }, () => server.said.out.includes("listening\n"));
+  return server;
+}
+
+/** Cycles of a client whose server counts what it gets; then the end of both. */
+async function goesOnWith(pod: Traveller, server: Running, more = 50): Promise<Record<string, number>> {
+  await goesOn(server, more);
+  await cycles(pod, () => goesOn(server, more));
+  await pod.kill("SIGKILL");
+  await pod.ended();
+  return account(server);
+}
+
+t.test("curl with a download of 1 GiB", async (t) => {
+  const at = await place(t);
+  const port = String(await freePort());
+  const bytes = 1 << 30;
+  const server = await serve(at, "count.mjs", "download", at.others, port, String(bytes));
+  // Slow enough to be under way all the time, if need be.
+  const line = `${needs("curl")} -sS --limit-rate 256M http://${at.others}:${port}/ | sha256sum`;
+  const pod = await at.launch(needs("bash"), ["-c", line]);
+  await goesOn(server, 20);
+  await cycles(pod, () => goesOn(server, 20));
+  t.ok(countIn(server.said.out) < bytes / 2 ** 20, "it was under way all the time");
+  t.equal(await pod.ended(), 0);
+  const { sha256, longestMs } = await account<{ sha256: string; longestMs: number }>(server);
+  t.equal((await pod.logs()).trim(), `${sha256}  -`, "every byte arrived");
+  t.comment(`the longest pause was ${longestMs} ms`);
+});
+
+t.test("an ssh session", async (t) => {
+  const at = await place(t);
+  const port = String(await freePort());
+  const directory = join(sandbox, "ssh");
+  mkdirSync(directory, { mode: 0o700 });
+  const inside = (name: string) => join(directory, name);
+  for (const key of ["host", "user"]) run(needs("ssh-keygen"), ["-q", "-t", "ed25519", "-N", "", "-f", inside(key)]);
+  run("/bin/cp", [inside("user.pub"), inside("authorized")]);
+  writeFileSync(
+    inside("config"),
+    `ListenAddress ${at.others}\nPort ${port}\nHostKey ${inside("host")}\nAuthorizedKeysFile ${inside("authorized")}
+     StrictModes no\nUsePAM no\nPidFile none\nPermitRootLogin yes\n`,
+  );
+  // Root's would have a directory of its own in /run: in a mount namespace that is gone with it.
+  const own = 'mount -t tmpfs none /run && mkdir /run/sshd && exec "$@"';
+  const before = isRoot ? [needs("unshare"), "--mount", needs("bash"), "-c", own, "bash"] : [];
+  const [command, ...words] = [...before, needs("sshd"), "-D", "-e", "-f", inside("config")];
+  const server = at.outside(command as string, words);
+  await until({ toString: () => server.said.err }, () => server.said.err.includes("Server listening"));
+  const stop = inside("stop");
+  const options = [
+    "StrictHostKeyChecking=no",
+    `UserKnownHostsFile=${inside("known")}`,
+    "BatchMode=yes",
+    "LogLevel=ERROR",
+  ];
+  const ssh = [needs("ssh"), "-F", "none", "-i", inside("user"), "-p", port, ...options.flatMap((o) => ["-o", o])];
+  const line = `i=0; while [ ! -e ${stop} ]; do echo $i; i=$((i+1)); sleep 0.005; done | "$@"; echo "ssh ended: $?"`;
+  const there = "exec cat";
+  const pod = await at.launch(needs("bash"), [
+    "-c",
+    line,
+    "bash",
+    ...ssh,
+    `${userInfo().username}@${at.others}`,
+    there,
+  ]);
+  const lines = async () => (await pod.logs()).split("\n").filter((one) => /^\d+$/.test(one));
+  const more = async () => {
+    const from = (await lines()).length;
+    await until({ toString: () => `ssh to go on: ${server.said.err}` }, async () => {
+      const log = await pod.logs();
+      if (log.includes("ssh ended")) throw new Error(`${log.slice(-500)} ${server.said.err.slice(-500)}`);
+      return (await lines()).length > from + 20;
+    });
+  };
+  await more();
+  await cycles(pod, more);
+  writeFileSync(stop, "");
+  t.equal(await pod.ended(), 0);
+  t.match(await pod.logs(), /ssh ended: 0\n/);
+  t.pass(`${countedUp(await lines(), "ssh")} lines came back, in order`);
+  server.child.kill("SIGTERM");
+  await server.ended;
+});
+
+t.test("Node's HTTP client with a keep-alive agent", async (t) => {
+  const at = await place(t);
+  const port = String(await freePort());
+  const server = await serve(at, "keep-alive.mjs", "serve", at.others, port);
+  const pod = await at.launch(node, [script("keep-alive.mjs"), "call", at.others, port, "5"]);
+  const log = async () => countIn(await pod.logs());
+  const more = async () => {
+    const from = await log();
+    await until("the client to go on", async () => (await log()) > from + 50);
+  };
+  await more();
+  await cycles(pod, more);
+  t.notMatch(await pod.logs(), /WRONG/);
+  await pod.kill("SIGKILL");
+  await pod.ended();
+  server.child.kill("SIGKILL");
+  await server.ended;
+});
+
+t.test("Java, on one connection", async (t) => {
+  const at = await place(t);
+  const port = String(await freePort());
+  run(needs("javac"), ["-J-XX:-UsePerfData", "-d", sandbox, join(sources, "java", "Count.java")]);
+  const server = await serve(at, "count.mjs", "serve", at.others, port);
+  const words = ["-XX:-UsePerfData", "-Xmx64m", "-Djava.net.preferIPv4Stack=true", "-cp", sandbox, "Count"];
+  const pod = await at.launch(needs("java"), [...words, at.others, port]);
+  const { count, longestMs, connections } = await goesOnWith(pod, server);
+  t.equal(connections, 1);
+  t.comment(`${count} numbers, the longest pause was ${longestMs} ms`);
+  t.notMatch(await pod.logs(), /WRONG/);
+});
+
+t.test("a unix socket", async (t) => {
+  const at = await place(t);
+  const path = join(sandbox, "count.sock");
+  const server = await serve(at, "count.mjs", "serve", path);
+  const pod = await at.launch(node, [script("count.mjs"), "call", path]);
+  const { connections, count, longestMs } = await goesOnWith(pod, server);
+  t.equal(connections, 1);
+  t.comment(`${count} numbers, the longest pause was ${longestMs} ms`);
+});
+
+t.test("UDP, 60 times a second both ways", async (t) => {
+  const at = await place(t);
+  const port = String(await freePort());
+  const server = await serve(at, "count.mjs", "udp", "serve", at.others, port);
+  const pod = await at.launch(node, [script("count.mjs"), "udp", "call", at.others, port]);
+  const log = async () => countIn(await pod.logs());
+  const more = async () => {
+    const from = await log();
+    await goesOn(server, 20);
+    await until("the client to go on", async () => (await log()) > from + 20);
+  };
+  await more();
+  await cycles(pod, more);
+  t.notMatch(await pod.logs(), /WRONG/, "the pod has every number");
+  await pod.kill("SIGKILL");
+  await pod.ended();
+  const { got, longestMs } = await account(server);
+  t.pass(`so has the other end: ${got}; the longest pause was ${longestMs} ms`);
+});
+
+t.test("psql in the pod, over TCP and a unix socket", async (t) => {
+  const at = await place(t);
+  const port = String(await freePort());
+  const directory = join(sandbox, "pg");
+  const data = join(directory, "data");
+  mkdirSync(directory, { mode: 0o755 });
+  const asUser = isRoot ? [needs("setpriv"), "--reuid=65534", "--regid=65534", "--clear-groups", "--"] : [];
+  if (isRoot) {
+    chmodSync(sandbox, 0o711);
+    run("/bin/chown", ["65534:65534", directory]);
+  }
+  const env = { PATH: process.env["PATH"], LC_ALL: "C" };
+  const words = (...all: string[]) => [...asUser, ...all] as [string, ...string[]];
+  const [init, ...initArgs] = words(needs("initdb"), "-D", data, "-U", "tester", "-A", "trust", "--no-sync");
+  run(init, initArgs, { cwd: directory, env });
+  writeFileSync(join(data, "pg_hba.conf"), "local all all trust\nhost all all 0.0.0.0/0 trust\n");
+  const [command, ...args] = words(needs("postgres"), "-D", data, "-k", directory, "-p", port, "-h", at.others);
+  const server = at.outside(command, args, { cwd: directory, env });
+  await until({ toString: () => server.said.err }, () => server.said.err.includes("ready to accept connections"));
+  for (const host of [at.others, directory]) {
+    const stop = join(sandbox, `stop-${host.length}`);
+    const psql = [
+      needs("psql"),
+      "-h",
+      host,
+      "-p",
+      port,
+      "-U",
+      "tester",
+      "-X",
+      "-qAt",
+      "--set=ON_ERROR_STOP=1",
+      "postgres",
+    ];
+    const line = `{ echo 'CREATE TABLE "${host}" (n serial); BEGIN;'
+      while [ ! -e ${stop} ]; do echo 'INSERT INTO "${host}" DEFAULT VALUES RETURNING $$n $$ || n;'; sleep 0.005; done
+      echo 'COMMIT;'; } | "$@"`;
+    const pod = await at.launch(needs("bash"), ["-c", line, "bash", ...psql], { env });
+    const rows = async () => linesWith(await pod.logs(), "n ");
+    const more = async () => {
+      const from = (await rows()).length;
+      await until("psql to go on", async () => (await rows()).length > from + 10);
+    };
+    await more();
+    await cycles(pod, more);
+    writeFileSync(stop, "");
+    t.equal(await pod.ended(), 0);
+    const count = countedUp(["0", ...(await rows())], "psql") - 1;
+    const ask = [...psql.slice(1), "-c", `SELECT count(*), max(n) FROM "${host}"`];
+    t.equal((await at.outside(needs("psql"), ask).ended).out, `${count}|${count}\n`, `${count} rows by ${host}`);
+  }
+  server.child.kill("SIGINT");
+  await server.ended;
+});

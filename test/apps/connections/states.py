@@ -1,0 +1,461 @@
+# What becomes of one socket while its program is away. Each case is a pair of functions: `inside` is the program in the pod, and
+# yields when it is ready to leave; it goes on when it is back. `outside` is its peer, which is not disturbed: it yields when
+# it is ready, goes on while the program is away, yields again, and goes on when the program is back.
+#   states.py inside CASE ADDRESS PORT GO      (GO: a file that says that it is back)
+#   states.py outside CASE ADDRESS PORT        (its standard input says: away, back)
+# ADDRESS PORT is a TCP or UDP address of the peer; an ADDRESS with a / is that of a unix socket.
+import array, errno, fcntl, os, select, signal, socket, struct, sys, termios, threading, time
+
+cases = {}
+
+
+def case(pair):
+    cases[pair.__name__] = pair
+    return pair
+
+
+def must(condition, what):
+    if not condition:
+        raise AssertionError(what)
+
+
+def equal(got, wanted, what):
+    must(got == wanted, f"{what}: {got!r} where {wanted!r} should be")
+
+
+def fails(call, *numbers):
+    try:
+        got = call()
+    except OSError as e:
+        must(e.errno in numbers, f"failed with {e}")
+    else:
+        raise AssertionError(f"gave {got!r} instead of an error")
+
+
+def read_all(s, most=1 << 30):
+    parts = []
+    while most > 0 and (part := s.recv(min(most, 1 << 16))):
+        parts.append(part)
+        most -= len(part)
+    return b"".join(parts)
+
+
+def until(what, condition):
+    for _ in range(2000):
+        if condition():
+            return
+        time.sleep(0.005)
+    raise AssertionError(f"waited in vain for {what}")
+
+
+def queued(s):
+    """How many bytes wait to be read."""
+    n = array.array("i", [0])
+    fcntl.ioctl(s, termios.FIONREAD, n)
+    return n[0]
+
+
+def inode(s):
+    return os.fstat(s.fileno()).st_ino
+
+
+def sleeps_in(tid, *calls):
+    """Whether a thread of ours waits inside one of these system calls."""
+    with open(f"/proc/self/task/{tid}/syscall") as f:
+        return f.read().split()[0] in [str(c) for c in calls]
+
+
+def in_thread(call):
+    """Starts a thread; gives a function that waits for its end and gives what it returned."""
+    result = []
+
+    def body():
+        try:
+            result.append(call())
+        except BaseException as e:
+            result.append(e)
+
+    t = threading.Thread(target=body, daemon=True)
+    t.start()
+
+    def end():
+        t.join(20)
+        must(result, "the thread does not end")
+        if isinstance(result[0], BaseException):
+            raise result[0]
+        return result[0]
+
+    end.tid = t.native_id
+    end.done = lambda: bool(result)
+    return end
+
+
+# The very socket, and all that was set on it or waits in it.
+@case
+class same:
+    def inside(s):
+        tcp = s.family != socket.AF_UNIX
+        if tcp:
+            s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            s.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 777)
+            s.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 54321)
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 5))
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 17, 0))
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 50000)
+        fcntl.fcntl(s, fcntl.F_SETFL, fcntl.fcntl(s, fcntl.F_GETFL) | os.O_NONBLOCK)
+        until("bytes", lambda: queued(s) == 10)
+
+        def look():
+            names = ["SO_ERROR", "SO_KEEPALIVE", "SO_SNDBUF", "SO_RCVBUF", "SO_TYPE", "SO_ACCEPTCONN", "SO_REUSEADDR"]
+            found = [s.getsockopt(socket.SOL_SOCKET, getattr(socket, n)) for n in names]
+            found += [s.getsockopt(socket.SOL_SOCKET, n, 16) for n in (socket.SO_LINGER, socket.SO_RCVTIMEO)]
+            if tcp:
+                names = ["TCP_NODELAY", "TCP_KEEPIDLE", "TCP_USER_TIMEOUT", "TCP_MAXSEG"]
+                found += [s.getsockopt(socket.IPPROTO_TCP, getattr(socket, n)) for n in names]
+            else:
+                found.append(s.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+            return found + [inode(s), s.getsockname(), s.getpeername(), fcntl.fcntl(s, fcntl.F_GETFL), s.fileno()]
+
+        before = look()
+        equal(s.recv(4, socket.MSG_PEEK), b"abcd", "peeked before")
+        yield
+        equal(look(), before, "options")
+        equal(s.recv(100, socket.MSG_PEEK), b"abcdefghijmore", "peeked after")
+        equal(s.recv(100), b"abcdefghijmore", "read")
+        fails(lambda: s.recv(1), errno.EAGAIN)
+        s.send(b"thanks")
+
+    def outside(s):
+        s.send(b"abcdefghij")
+        yield
+        s.send(b"more")
+        yield
+        equal(read_all(s), b"thanks", "the answer")
+
+
+# The program has said that it sends no more; the peer goes on.
+@case
+class half_closed_inside:
+    def inside(s):
+        s.send(b"question")
+        s.shutdown(socket.SHUT_WR)
+        until("the first of the answer", lambda: queued(s) == 6)
+        yield
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        equal(read_all(s), b"answer, and more", "what came")
+        fails(lambda: s.send(b"x"), errno.EPIPE)
+
+    def outside(s):
+        equal(read_all(s), b"question", "what came")
+        s.send(b"answer")
+        yield
+        s.send(b", and")
+        yield
+        s.send(b" more")
+
+
+# The peer has said that it sends no more; the program goes on.
+@case
+class half_closed_outside:
+    def inside(s):
+        equal(read_all(s), b"question", "what came")
+        s.send(b"answer")
+        yield
+        equal(s.recv(1), b"", "still at the end")
+        s.send(b" after all")
+
+    def outside(s):
+        s.send(b"question")
+        s.shutdown(socket.SHUT_WR)
+        equal(read_all(s, 6), b"answer", "what came")
+        yield
+        yield
+        equal(read_all(s), b" after all", "what came")
+
+
+# The program does not read any more.
+@case
+class reads_no_more:
+    def inside(s):
+        s.shutdown(socket.SHUT_RD)
+        yield
+        equal(s.recv(1, socket.MSG_DONTWAIT), b"", "the end")
+        s.send(b"still here")
+
+    def outside(s):
+        yield
+        yield
+        equal(read_all(s), b"still here", "what came")
+
+
+# The peer goes while the program is away.
+@case
+class closed_away:
+    def inside(s):
+        yield
+        until("the end", lambda: select.select([s], [], [], 0)[0])
+        equal(read_all(s), b"the last", "what came")
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        until("the peer to say no", lambda: not tries_to_send(s))
+
+    def outside(s):
+        yield
+        s.send(b"the last")
+        s.close()
+        yield
+
+
+def tries_to_send(s):
+    try:
+        return s.send(b"x")
+    except OSError as e:
+        must(e.errno in (errno.EPIPE, errno.ECONNRESET), e)
+        return 0
+
+
+def reset(s):
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    s.close()
+
+
+# The peer breaks off while the program is away, and the program asks for the error.
+@case
+class reset_away:
+    def inside(s):
+        yield
+        if s.family == socket.AF_UNIX:
+            return equal(read_all(s), b"", "a unix socket knows no reset")
+        until("the reset", lambda: select.select([s], [], [], 0)[0])
+        equal(s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR), errno.ECONNRESET, "SO_ERROR")
+        equal(s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR), 0, "SO_ERROR, asked again")
+
+    def outside(s):
+        yield
+        reset(s)
+        yield
+
+
+# The same, found by a thread that waits to read all the time.
+@case
+class reset_away_reader:
+    def inside(s):
+        if s.family == socket.AF_UNIX:
+            waits = in_thread(lambda: equal(s.recv(1), b"", "a unix socket knows no reset"))
+        else:
+            waits = in_thread(lambda: fails(lambda: s.recv(1), errno.ECONNRESET))
+        until("the thread to wait", lambda: sleeps_in(waits.tid, 45))
+        yield
+        waits()
+
+    def outside(s):
+        yield
+        reset(s)
+        yield
+
+
+# An urgent byte that comes while the program is away, and one that comes after.
+@case
+class urgent_away:
+    def inside(s):
+        until("bytes", lambda: queued(s) == 3)
+        fcntl.fcntl(s, fcntl.F_SETOWN, os.getpid())
+        yield
+        until("what is urgent", lambda: select.select([], [], [s], 0)[2])
+        equal(s.recv(100), b"abcdef", "what comes before the mark")
+        equal(s.recv(1, socket.MSG_OOB), b"!", "the urgent byte")
+        equal(s.recv(100), b"ghi", "what comes after it")
+        equal(fcntl.fcntl(s, fcntl.F_GETOWN), os.getpid(), "the owner")
+        got = []
+        signal.signal(signal.SIGURG, lambda *_: got.append(1))
+        s.send(b"again")
+        until("SIGURG", lambda: got)
+        equal(s.recv(1, socket.MSG_OOB), b"?", "the next one")
+
+    def outside(s):
+        s.send(b"abc")
+        yield
+        s.send(b"def")
+        s.send(b"!", socket.MSG_OOB)
+        s.send(b"ghi")
+        yield
+        equal(read_all(s, 5), b"again", "what came")
+        s.send(b"?", socket.MSG_OOB)
+        until("the program to end", lambda: select.select([s], [], [], 0)[0])
+
+
+# Who owns a socket hears of an urgent byte, and one whose socket is asynchronous of every one, that came while it was away.
+@case
+class urgent_signal:
+    def inside(s):
+        got = []
+        signal.signal(signal.SIGURG, lambda *_: got.append(1))
+        fcntl.fcntl(s, fcntl.F_SETOWN, os.getpid())
+        yield
+        until("what is urgent", lambda: select.select([], [], [s], 0)[2])
+        until("SIGURG", lambda: got)
+
+    def outside(s):
+        yield
+        s.send(b"!", socket.MSG_OOB)
+        yield
+
+
+@case
+class async_signal:
+    def inside(s):
+        got = []
+        signal.signal(signal.SIGIO, lambda *_: got.append(1))
+        fcntl.fcntl(s, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(s, fcntl.F_SETFL, fcntl.fcntl(s, fcntl.F_GETFL) | os.O_ASYNC)
+        yield
+        until("SIGIO", lambda: got)
+        equal(s.recv(100), b"while away", "what came")
+        got.clear()
+        s.send(b"now")
+        until("SIGIO", lambda: got)
+
+    def outside(s):
+        yield
+        s.send(b"while away")
+        yield
+        equal(read_all(s, 3), b"now", "what came")
+        s.send(b"more")
+
+
+def pattern(name, length):
+    block = b"".join(struct.pack("<IcH", n, name, n & 0xFFFF) for n in range(1 << 16))
+    return (block * (length // len(block) + 1))[:length]
+
+
+# Both queues full, both sides blocked in a write, in the middle of a long message.
+@case
+class full_both_ways:
+    length = 24 << 20
+
+    def inside(s):
+        writes = in_thread(lambda: s.sendall(pattern(b"i", full_both_ways.length)))
+        until("the thread to be blocked", lambda: stuck(s, writes))
+        yield
+        must(not writes.done(), "the write goes on")
+        equal(read_all(s, full_both_ways.length) == pattern(b"o", full_both_ways.length), True, "what came")
+        writes()
+        s.shutdown(socket.SHUT_WR)
+        equal(s.recv(1), b"", "what came after")
+
+    def outside(s):
+        writes = in_thread(lambda: s.sendall(pattern(b"o", full_both_ways.length)))
+        until("the thread to be blocked", lambda: stuck(s, writes))
+        yield
+        must(stuck(s, writes), "the write goes on")
+        yield
+        equal(read_all(s) == pattern(b"i", full_both_ways.length), True, "what came")
+        writes()
+        s.shutdown(socket.SHUT_WR)
+
+
+def stuck(s, writes):
+    """In a write, and nothing has moved for a while."""
+    before = queued(s)
+    for _ in range(10):
+        time.sleep(0.01)
+        if queued(s) != before or not sleeps_in(writes.tid, 44):
+            return False
+    return True
+
+
+# Threads that wait to read, to be told (edge-triggered), and for a timeout that is far away.
+@case
+class waits:
+    def inside(s):
+        e = select.epoll()
+        e.register(s, select.EPOLLIN | select.EPOLLET)
+        told = in_thread(lambda: e.poll(60))
+        until("the thread to wait", lambda: sleeps_in(told.tid, 232, 281))
+        yield
+        equal(told(), [(s.fileno(), select.EPOLLIN)], "what epoll tells")
+        equal(s.recv(100), b"while away", "what came")
+        equal(e.poll(0), [], "nothing more")
+        told = in_thread(lambda: e.poll(60))
+        s.send(b"now")
+        equal(told(), [(s.fileno(), select.EPOLLIN)], "the next edge")
+        equal(s.recv(100), b"after", "what came")
+        read = in_thread(lambda: s.recv(100))
+        until("the thread to wait", lambda: sleeps_in(read.tid, 45))
+        s.send(b"end")
+        equal(read(), b"", "the end")
+
+    def outside(s):
+        yield
+        s.send(b"while away")
+        yield
+        equal(read_all(s, 3), b"now", "what came")
+        s.send(b"after")
+        equal(read_all(s, 3), b"end", "what came")
+
+
+# One connection that a parent, its child and a duplicate share.
+@case
+class shared:
+    def inside(s):
+        again = os.dup(s.fileno())
+        r, w = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(w)
+            os.read(r, 1)
+            equal(s.recv(5), b"child", "what came to the child")
+            s.send(b"from child")
+            os._exit(0)
+        yield
+        os.close(w)
+        equal(os.waitpid(child, 0)[1], 0, "how the child ended")
+        equal(os.read(again, 6), b"parent", "what came to the parent")
+        os.write(again, b", from parent")
+        s.shutdown(socket.SHUT_WR)  # holds for all of them
+        fails(lambda: os.write(again, b"x"), errno.EPIPE)
+
+    def outside(s):
+        s.send(b"chi")
+        yield
+        s.send(b"ldparent")
+        yield
+        equal(read_all(s), b"from child, from parent", "what came")
+
+
+def address_of(host, port):
+    return host if "/" in host else (host, int(port))
+
+
+def family_of(host):
+    return socket.AF_UNIX if "/" in host else socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def main():
+    role, name, host, port = sys.argv[1:5]
+    s = socket.socket(family_of(host), socket.SOCK_STREAM)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    if role == "outside":
+        s.bind(address_of(host, port))
+        s.listen(1)
+        print("listening", flush=True)
+        s, _ = s.accept()
+        step = cases[name].outside(s)
+        next(step)
+        for line in sys.stdin:
+            next(step, None)
+            print("done", line.strip(), flush=True)
+        print("PASS", flush=True)
+        return
+    s.connect(address_of(host, port))
+    step = cases[name].inside(s)
+    next(step)
+    print("ready", flush=True)
+    while not os.path.exists(sys.argv[5]):
+        time.sleep(0.005)
+    next(step, None)
+    print("PASS", flush=True)
+    s.close()
+
+
+main()
