@@ -1,0 +1,262 @@
+/**
+ * What is kept of a detached pod on its own host: who may have it, what may be chosen instead, and what happens when something
+ * goes wrong in between.
+ */
+import { execFileSync } from "node:child_process";
+import { once } from "node:events";
+import { existsSync, readdirSync } from "node:fs";
+import { createServer, connect as dial, type Server, type Socket } from "node:net";
+import { join } from "node:path";
+import t from "tap";
+import { type Image, list, type Pod, reattach, type VirtError } from "virt-run";
+import { freePort, leaveNothing } from "./support/apps.js";
+import { virtRun as cli } from "./support/cli.js";
+import { needs } from "./support/packages.js";
+import { imageName, logged, start, until } from "./support/pods.js";
+
+leaveNothing(t);
+
+/** Sends back what it gets, to each of its clients; says which of them are gone, and how. */
+const server = `
+import selectors, socket, sys
+s = selectors.DefaultSelector()
+l = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+s.register(l, selectors.EVENT_READ)
+print("READY", flush=True)
+while True:
+    for key, _ in s.select():
+        if key.fileobj is l:
+            c, _ = l.accept(); s.register(c, selectors.EVENT_READ); continue
+        try: data = key.fileobj.recv(65536)
+        except OSError as e: data = b""; print("GONE", e.strerror, flush=True)
+        if data: key.fileobj.sendall(data)
+        else: print("END", flush=True); s.unregister(key.fileobj); key.fileobj.close()
+`;
+
+/** Asks a server again and again, over one connection, and says what it hears. */
+const asker = `
+import socket, sys, time
+c = None
+while True:
+    try:
+        if c is None: c = socket.create_connection(("127.0.0.1", int(sys.argv[1]))); print("DIALLED", flush=True)
+        c.sendall(b"x"); c.recv(1)
+        print("ANSWER", c.getsockname()[1], flush=True)
+    except OSError as e: print("ERROR", e.strerror, flush=True); c = None
+    time.sleep(0.02)
+`;
+
+async function served(name?: string): Promise<{ pod: Pod; port: number }> {
+  const port = await freePort();
+  const pod = await start(needs("python3"), ["-c", server, String(port)], name === undefined ? {} : { name });
+  await logged(pod, "READY");
+  return { pod, port };
+}
+
+/** A client of a served pod. */
+class Client {
+  readonly socket: Socket;
+  #got = "";
+  error: NodeJS.ErrnoException | undefined;
+
+  constructor(port: number) {
+    this.socket = dial(port, "127.0.0.1");
+    this.socket.setEncoding("latin1").on("data", (text: string) => {
+      this.#got += text;
+    });
+    this.socket.on("error", (e) => {
+      this.error = e;
+    });
+  }
+
+  ended(): Promise<true> {
+    return until("the connection to end", () => this.socket.destroyed);
+  }
+
+  async ask(text: string): Promise<void> {
+    const before = this.#got.length;
+    this.socket.write(text);
+    await until({ toString: () => `an answer to ${text}: ${this.error}` }, () => {
+      if (this.error) throw this.error;
+      return this.#got.length >= before + text.length;
+    });
+    if (this.#got.slice(before) !== text) throw new Error(`${this.#got.slice(before)} for ${text}`);
+  }
+}
+
+const holding = async (id: string) => (await list({ all: true })).find((p) => p.id === id)?.holding;
+
+async function away(options = {}): Promise<{ id: string; port: number; client: Client; image: Image }> {
+  const { pod, port } = await served();
+  const client = new Client(port);
+  await client.ask("before");
+  return { id: pod.id, port, client, image: await pod.detach({ image: imageName(), ...options }) };
+}
+
+t.test("who asks is told what is held, and it is not thrown away by the way", async (t) => {
+  const { id, client, image } = await away();
+  t.match(await holding(id), { connections: 1, listeners: 1, datagrams: 0 });
+  t.match((await cli(["ps"])).out, /detached, holding 1 connection, 1 listener/);
+  t.match(await cli(["rm", id]), { code: 1, err: /keeps connections for its image .*ERR_HOLDING/ });
+  await cli(["prune"]);
+  t.match(await holding(id), { connections: 1 }, "prune leaves it alone");
+  const again = await reattach(image, { stdio: "log" });
+  await client.ask("after");
+  await until("the holder to end", async () => (await holding(id)) === undefined);
+  t.match(await cli(["rm", id]), { code: 0 });
+  await again.destroy();
+  await client.ended();
+});
+
+t.test("rm -f lets go of it", async (t) => {
+  const { id, client } = await away();
+  t.match(await cli(["rm", "-f", id]), { code: 0 });
+  await client.ended();
+  t.notOk((await list({ all: true })).some((p) => p.id === id));
+});
+
+t.test("when the holder is killed the connection is lost, and that is said", async (t) => {
+  const { id, client, image } = await away();
+  const hold = `/${id}.hold`;
+  const pids = readdirSync("/proc").filter((pid) => {
+    try {
+      return (
+        /^\d+$/.test(pid) && execFileSync("cat", [`/proc/${pid}/comm`], { stdio: "pipe" }).toString() === "virt-hold\n"
+      );
+    } catch {
+      return false;
+    }
+  });
+  const mine = execFileSync("cat", ["/proc/net/unix"]).toString().includes(hold);
+  t.ok(mine && pids.length > 0);
+  for (const pid of pids) {
+    const inside = execFileSync("sh", ["-c", `ls -l /proc/${pid}/fd 2>/dev/null || true`]).toString();
+    if (inside.includes("socket:")) process.kill(Number(pid), "SIGKILL");
+  }
+  await client.ended();
+  await t.rejects(reattach(image, { stdio: "log" }), {
+    code: "ERR_CONNECTION",
+    hint: /--tcp close/,
+    message: /nobody holds the connection to 127\.0\.0\.1:\d+/,
+  });
+  const again = await reattach(image, { stdio: "log", tcp: "close" });
+  await logged(again, "END");
+  t.match(again.logs().toString(), /GONE Connection reset by peer/);
+  await again.destroy();
+});
+
+t.test("a reattach that fails leaves it with the holder; two at once do not share it", async (t) => {
+  const { id, client, image } = await away();
+  process.env["VIRT_RUN_FAULT"] = "rebuild-state";
+  await t.rejects(reattach(image, { stdio: "log" }), { code: "ERR_FAULT" });
+  delete process.env["VIRT_RUN_FAULT"];
+  t.match(await holding(id), { connections: 1, listeners: 1 });
+  const tries = await Promise.allSettled([
+    reattach(image, { stdio: "log", name: "one" }),
+    reattach(image, { stdio: "log", name: "two" }),
+  ]);
+  const got = tries.flatMap((r) => (r.status === "fulfilled" ? [r.value] : []));
+  const refused = tries.flatMap((r) => (r.status === "rejected" ? [(r.reason as VirtError).code] : []));
+  t.equal(got.length, 1, `one has it, the other was refused: ${refused}`);
+  t.ok(
+    ["ERR_POD_BUSY", "ERR_POD_GONE", "ERR_CONNECTION", "ERR_PORT_IN_USE", "ERR_BLOCKED"].includes(refused[0] ?? ""),
+    `refused with ${refused[0]}`,
+  );
+  await client.ask("after all");
+  await got[0]?.destroy();
+});
+
+t.test("a supervisor that ends between hold and release leaves the pod as it was", async (t) => {
+  const { pod, port } = await served();
+  const client = new Client(port);
+  await client.ask("before");
+  process.env["VIRT_RUN_FAULT"] = "release";
+  await t.rejects(pod.detach({ image: imageName() }), { code: "ERR_FAULT" });
+  delete process.env["VIRT_RUN_FAULT"];
+  await client.ask("after");
+  t.ok(pod.running);
+  t.notOk(
+    existsSync(join(process.env["XDG_RUNTIME_DIR"] ?? "", "virt-run", `${pod.id}.hold`)) && (await holding(pod.id)),
+  );
+  const again = await reattach(await pod.detach({ image: imageName() }), { stdio: "log" });
+  await client.ask("a second time");
+  await again.destroy();
+});
+
+t.test("close, and by peer", async (t) => {
+  const { pod, port } = await served();
+  const [kept, closed] = [new Client(port), new Client(port)];
+  await kept.ask("a");
+  await closed.ask("b");
+  const from = closed.socket.localPort as number;
+  const image = await pod.detach({
+    image: imageName(),
+    tcpRules: [{ policy: "close", address: "127.0.0.1", port: from }],
+  });
+  t.match(image.accepted, [
+    `closed the TCP connection to 127.0.0.1:${from} of pid 2, fd ${/fd (\d+)/.exec(image.accepted[0] ?? "")?.[1]}`,
+  ]);
+  await closed.ended();
+  const again = await reattach(image, { stdio: "log" });
+  await kept.ask("still here");
+  await logged(again, "GONE Connection reset by peer");
+  const end = await again.detach({ image: imageName(), tcp: "close" });
+  t.equal(end.manifest.holder, undefined, "nothing is held");
+  await kept.ended();
+});
+
+t.test("reconnect: the peer is dialled again", async (t) => {
+  const echo: Server = createServer((c) => void c.on("error", () => {}).pipe(c)).listen(0, "127.0.0.1");
+  await once(echo, "listening");
+  const { port } = echo.address() as { port: number };
+  let pod = await start(needs("python3"), ["-c", asker, String(port)]);
+  const local = async (p: Pod, after = 0) =>
+    until("an answer", () => /ANSWER (\d+)\n(?!.*ANSWER)/s.exec(p.logs().subarray(after).toString())?.[1]);
+  const first = await local(pod);
+  pod = await reattach(await pod.detach({ image: imageName(), tcp: "reconnect" }), { stdio: "log" });
+  const from = pod.logs().length;
+  t.not(await local(pod, from), first, "another connection");
+  t.notMatch(pod.logs().toString(), /ERROR|DIALLED.*DIALLED/s, "of which the program knows nothing");
+  const image = await pod.detach({ image: imageName(), tcp: "reconnect" });
+  echo.close();
+  pod = await reattach(image, { stdio: "log" });
+  t.match(pod.notes.join(), /could not be made again: its program finds it reset/);
+  await logged(pod, "ERROR");
+  await pod.destroy();
+});
+
+t.test("more than init may hold: nothing is stopped for good", async (t) => {
+  const { pod, port } = await served();
+  const clients = Array.from({ length: 300 }, () => new Client(port));
+  for (const c of clients) await c.ask("x");
+  const { initPid } = await pod.inspect();
+  execFileSync("prlimit", ["--pid", String(initPid), "--nofile=200:200"]);
+  await t.rejects(pod.detach({ image: imageName() }), { code: "ERR_TOO_MANY_FILES" });
+  t.ok(pod.running);
+  for (const c of clients) await c.ask("y");
+  for (const c of clients) c.socket.destroy();
+  await pod.destroy();
+});
+
+t.test("what is no policy is refused", async (t) => {
+  for (const words of [
+    ["--tcp", "sometimes"],
+    ["--tcp", "close=nowhere"],
+    ["--tcp", "close=10.0.0.9:70000"],
+    ["--hold-at", "here"],
+  ])
+    t.match(
+      await cli(["detach", "nobody", ...words]),
+      { code: /1|2/, err: /ERR_USAGE|ERR_POD_NOT_FOUND/ },
+      words.join(" "),
+    );
+  const { pod } = await served();
+  for (const holdAt of ["here", "10.0.0.1:99999", "[::1"])
+    await t.rejects(pod.detach({ image: imageName(), holdAt }), { code: "ERR_USAGE" }, holdAt);
+  await t.rejects(pod.detach({ image: imageName(), holdAt: "203.0.113.9" }), {
+    code: "ERR_SYSCALL",
+    message: /Cannot assign|EADDRNOTAVAIL/,
+  });
+  t.ok(pod.running);
+  await pod.destroy();
+});
