@@ -66,8 +66,8 @@ CaptureJob::CaptureJob(const Value& options, Progress& progress)
   if (const Value* tcp = options.find("tcp")) {
     o.tcp.otherwise = tcp->at("otherwise").as_string();
     for (const Value& r : tcp->at("rules").as_list())
-      o.tcp.rules.push_back({r.at("policy").as_string(), r.get_string("address", ""),
-                             static_cast<int>(r.get_int("port", 0))});
+      o.tcp.rules.push_back(
+          {r.at("policy").as_string(), r.get_string("address", ""), static_cast<int>(r.get_int("port", 0))});
   }
   o.hold = options.get_bool("hold", false);
   o.freeze_timeout_ms = static_cast<int>(options.get_int("freezeTimeoutMs", 5000));
@@ -161,6 +161,7 @@ Value CaptureJob::hold(const std::string& name, const std::string& key, const Va
     w.text(name);
     w.text(key);
     w.text(address);
+    w.number(static_cast<uint32_t>(reach.is_null() ? 0 : reach.get_int("cutLimitMs", 0)));
     w.number(static_cast<uint32_t>(some.size()));
     std::vector<int> fds;
     for (const Handle* h : some) {
@@ -262,6 +263,8 @@ std::map<int64_t, UniqueFd> RebuildJob::take_held() {
     try {
       reply = holder_->call(Type::kTake, w.bytes(), "taking connections back from their holder");
     } catch (const OsError& e) {
+      if (e.error() == ESTALE)
+        throw OsError("ERR_CONNECTION", "take", ESTALE, "the connections are passed on to another host");
       if (e.error() != EBUSY) throw;
       throw OsError("ERR_POD_BUSY", "take", EBUSY, "another reattach is taking these connections");
     }
@@ -296,12 +299,13 @@ std::map<int64_t, UniqueFd> RebuildJob::make_far() {
     protocol::FarPlan plan;
     plan.key = far.at("key").as_bytes();
     plan.holder = packed_inet(far);
+    plan.cut_limit_ms = static_cast<uint32_t>(far.get_int("cutLimitMs", 0));
     const size_t end = std::min(records.size(), at + protocol::kMostHeldInFrame);
     for (size_t i = at; i < end; ++i) {
       const FarSocket s = far_socket(*records[i]);
       plan.sockets.push_back({static_cast<uint32_t>(records[i]->at("id").as_int()),
-                              static_cast<uint32_t>(s.family), static_cast<uint32_t>(s.type), s.v6_only ? 1U : 0U,
-                              s.local, s.peer});
+                              static_cast<uint32_t>(s.family), static_cast<uint32_t>(s.type),
+                              s.v6_only ? 1U : 0U, s.local, s.peer});
     }
     auto reply = control_->call(Type::kRelay, encode(plan), "making sockets of another host");
     if (reply.fds.size() != end - at)
@@ -315,6 +319,23 @@ std::map<int64_t, UniqueFd> RebuildJob::make_far() {
   return all;
 }
 
+namespace {
+
+// What FarSockets::begin() fails with.
+void far_failure(int error) {
+  if (error == ESTALE) {
+    throw OsError("ERR_CONNECTION", "connect", error,
+                  "the connections are with another host, where this image was reattached before");
+  }
+  if (error == EACCES)
+    throw OsError("ERR_CONNECTION", "connect", error,
+                  "who answers there is not the holder of this image's connections");
+  if (error == ETIMEDOUT)
+    throw OsError("ERR_CONNECTION", "connect", error, "the holder of the connections does not answer");
+}
+
+}  // namespace
+
 UniqueFd RebuildJob::commit() {
   progress_.phase = "commit";
   fault_point("rebuild-commit");
@@ -322,7 +343,12 @@ UniqueFd RebuildJob::commit() {
   w.number(static_cast<uint32_t>(plan_.at("firstPid").as_int(2, 1 << 22)));
   w.number(static_cast<uint32_t>(plan_.get_bool("firstEnded", false)));
   w.number(static_cast<int32_t>(plan_.get_int("firstStatus", 0)));
-  control_->call(Type::kCommit, w.bytes(), "committing the pod");
+  try {
+    control_->call(Type::kCommit, w.bytes(), "committing the pod");
+  } catch (const OsError& e) {
+    if (plan_.find("far") != nullptr) far_failure(e.error());
+    throw;
+  }
   // The pod lives: whatever fails from here on must not be taken for a failed reattach. Threads that we
   // cannot put in order ourselves are let go of where they are, and find their own way home.
   try {

@@ -1,14 +1,23 @@
 #include "init/far_sockets.h"
 
+#include <poll.h>
+#include <unistd.h>
+
 #include <cerrno>
 #include <cstring>
 #include <utility>
 
 #include "init/high_pids.h"
 #include "relay/datagram_stash.h"
+#include "sys/clocks.h"
 
 namespace virt::init {
 namespace {
+
+constexpr int64_t kPatienceNs = 10'000'000'000;
+constexpr int kLookMs = 50;
+// One may be a damaged frame.
+constexpr uint32_t kMostViolations = 3;
 
 bool address_of(std::string_view bytes, StashAddress* address) {
   if (bytes.size() > sizeof address->storage) return false;
@@ -56,11 +65,14 @@ bool relay_key(std::string_view bytes, relay::Key* key) {
   return true;
 }
 
-int FarSockets::open(std::string_view key, std::string_view holder) {
+int FarSockets::open(const protocol::FarPlan& plan) {
   relay::Key k;
   StashAddress address;
-  if (!relay_key(key, &k) || !address_of(holder, &address)) return EINVAL;
-  relay_ = std::make_unique<relay::Relay>(relay::Role::relay, k);
+  if (!relay_key(plan.key, &k) || !address_of(plan.holder, &address)) return EINVAL;
+  relay::Options options;
+  if (plan.cut_limit_ms != 0) options.cut_limit_ms = plan.cut_limit_ms;
+  cut_limit_ms_ = options.cut_limit_ms;
+  relay_ = std::make_unique<relay::Relay>(relay::Role::relay, k, options);
   if (const int error = relay_->dial(address.get(), address.size); error != 0) return error;
   const HighPids high(1);
   return stash_.open();
@@ -94,7 +106,41 @@ int FarSockets::make_datagrams(const protocol::FarSocket& socket, UniqueFd* prog
 
 int FarSockets::begin() {
   const HighPids high(1);
-  return relay_->start();
+  if (const int error = relay_->start(); error != 0) return error;
+  const int error = wait_for_holder();
+  // It may have come this very moment.
+  if (error != 0 && !relay_->bar(true)) return 0;
+  return error;
+}
+
+int FarSockets::wait_for_holder() {
+  const int64_t end = monotonic_ns() + kPatienceNs;
+  for (;;) {
+    const relay::Status status = relay_->status();
+    if (status.met) return 0;
+    if (status.over == relay::Over::replaced) return ESTALE;
+    if (status.violations >= kMostViolations || status.other_version) return EACCES;
+    if (status.over != relay::Over::no || monotonic_ns() >= end) return ETIMEDOUT;
+    wait_for_news();
+  }
+}
+
+void FarSockets::wait_for_news() {
+  pollfd p{relay_->news_fd(), POLLIN, 0};
+  uint64_t count;
+  if (poll(&p, 1, kLookMs) > 0) (void)!read(p.fd, &count, sizeof count);
+}
+
+// A peer that reads nothing is not waited for for ever: as long as a cut may last.
+void FarSockets::finish() {
+  relay_->end_datagrams();
+  const int64_t end = monotonic_ns() + int64_t{cut_limit_ms_} * 1'000'000;
+  for (;;) {
+    const relay::Status status = relay_->status();
+    if (status.over != relay::Over::no || status.streams + status.datagrams == 0 || monotonic_ns() >= end)
+      return;
+    wait_for_news();
+  }
 }
 
 }  // namespace virt::init

@@ -20,16 +20,22 @@ bool relay_key(std::string_view bytes, relay::Key* key);
 class FarSockets {
  public:
   // Where threads may be started, with all our rights. 0 or errno.
-  int open(std::string_view key, std::string_view holder);
+  int open(const protocol::FarPlan& plan);
   // The program's end of a socket. 0 or errno.
   int make(const protocol::FarSocket& socket, UniqueFd* program);
-  // From now on. Where threads may be started.
+  // From now on, where threads may be started: returns when the holder has let us have them. ESTALE: another host has them.
+  // EACCES: it has another key. ETIMEDOUT: it does not answer.
   int begin();
+  // When no program runs any more: what they wrote last goes out, and the end of each connection.
+  void finish();
   [[nodiscard]] relay::Status status() { return relay_->status(); }
 
  private:
+  int wait_for_holder();
+  void wait_for_news();
   int make_datagrams(const protocol::FarSocket& socket, UniqueFd* program);
 
+  uint32_t cut_limit_ms_ = 0;
   Stash stash_;
   std::unique_ptr<relay::Relay> relay_;
 };

@@ -143,6 +143,7 @@ std::string encode(const FarPlan& plan) {
   Writer w;
   w.text(plan.key);
   w.text(plan.holder);
+  w.number(plan.cut_limit_ms);
   w.number(static_cast<uint32_t>(plan.sockets.size()));
   for (const FarSocket& s : plan.sockets) {
     for (const uint32_t n : {s.id, s.family, s.type, s.v6_only}) w.number(n);
@@ -156,6 +157,7 @@ bool decode(std::string_view bytes, FarPlan* plan) {
   Reader r(bytes);
   plan->key = r.text();
   plan->holder = r.text();
+  plan->cut_limit_ms = r.number<uint32_t>();
   const auto count = r.number<uint32_t>();
   if (count > kMostHeldInFrame) return false;
   for (uint32_t i = 0; i < count && r.ok(); ++i) {

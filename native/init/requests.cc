@@ -272,6 +272,7 @@ void Keeper::handle_hold(Connection& c, const Frame& f) {
   auto fds = c.take_fds();
   Reader r(f.payload);
   const std::string name = r.text(), key = r.text(), address = r.text();
+  const auto cut_limit_ms = r.number<uint32_t>();
   const auto count = r.number<uint32_t>();
   if (!r.ok() || count > protocol::kMostHeldInFrame || rebuilding_ || (holder_ && !c.holding))
     return c.reply(f, EINVAL);
@@ -280,7 +281,7 @@ void Keeper::handle_hold(Connection& c, const Frame& f) {
     holder_ = std::make_unique<Holder>();
     c.holding = true;
     int error = holder_->listen(socket_dir_.get(), name, key);
-    if (error == 0 && !address.empty()) error = holder_->listen_for_others(address);
+    if (error == 0 && !address.empty()) error = holder_->listen_for_others(address, cut_limit_ms);
     if (error != 0) {
       holder_.reset();
       return c.reply(f, error);
@@ -302,7 +303,7 @@ void Keeper::handle_relay(Connection& c, const Frame& f) {
   const int error = interposer_.run_unfiltered([&] {
     if (!far_sockets_) {
       auto far = std::make_unique<FarSockets>();
-      if (const int e = far->open(plan.key, plan.holder); e != 0) return e;
+      if (const int e = far->open(plan); e != 0) return e;
       far_sockets_ = std::move(far);
     }
     for (size_t i = 0; i < made.size(); ++i) {

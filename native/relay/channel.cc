@@ -27,12 +27,18 @@ void Channel::set_socket(UniqueFd socket) {
   socklen_t size = sizeof domain;
   getsockopt(fd_.get(), SOL_SOCKET, SO_DOMAIN, &domain, &size);
   is_unix_ = domain == AF_UNIX;
+  begun_ = false;
+  if (write_done_ && !aborted_) ::shutdown(fd_.get(), SHUT_WR);
+  if (aborted_ || (read_done_ && write_done_)) fd_.reset();
+}
+
+void Channel::begin() {
+  if (begun_ || !fd_) return;
+  begun_ = true;
   const int on = 1;
   setsockopt(fd_.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   // In line, an urgent byte can't be passed over by the read that comes just before it is noticed.
   setsockopt(fd_.get(), SOL_SOCKET, SO_OOBINLINE, &on, sizeof on);
-  if (write_done_ && !aborted_) ::shutdown(fd_.get(), SHUT_WR);
-  if (aborted_ || (read_done_ && write_done_)) fd_.reset();
 }
 
 void Channel::lose_socket() { local_is_gone(Mark::reset, ECONNRESET); }
@@ -212,7 +218,8 @@ bool Channel::receive(const Record& record, const char* payload) {
   if (in_.end() + record.size > told_ + window_ + kMarksBytes) return false;
   const auto byte = static_cast<uint8_t>(*payload);
   if (was_reset_) return true;
-  if (write_done_ && !aborted_ && write_error_ == 0 && record.mark != Mark::reset && record.mark != Mark::gone) {
+  if (write_done_ && !aborted_ && write_error_ == 0 && record.mark != Mark::reset &&
+      record.mark != Mark::gone) {
     return false;  // after its end
   }
   if (record.mark == Mark::reset || record.mark == Mark::gone) {

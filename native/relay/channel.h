@@ -22,8 +22,12 @@ class Channel {
 
   // Its socket; a state that was thawed goes on with it.
   void set_socket(UniqueFd socket);
+  // From now on its socket is read from and written to: until then it is as its program left it.
+  void begin();
   // It was thawed and lives at this end.
-  [[nodiscard]] bool wants_socket() const { return thawed_ && !fd_ && !aborted_ && !(read_done_ && write_done_); }
+  [[nodiscard]] bool wants_socket() const {
+    return thawed_ && !fd_ && !aborted_ && !(read_done_ && write_done_);
+  }
   // There is none for it any more.
   void lose_socket();
   [[nodiscard]] int fd() const { return fd_.get(); }
@@ -101,13 +105,14 @@ class Channel {
   uint64_t told_ = 0;  // of in_, acknowledged
   int write_error_ = 0;
   bool is_unix_ = false;
-  bool read_done_ = false;     // the out tape ends with fin, reset or gone
-  bool write_done_ = false;    // fin was written, or nobody is left to write to
-  bool aborted_ = false;       // our reset or gone is on the tape
-  bool was_reset_ = false;     // the peer's was executed
+  bool read_done_ = false;   // the out tape ends with fin, reset or gone
+  bool write_done_ = false;  // fin was written, or nobody is left to write to
+  bool aborted_ = false;     // our reset or gone is on the tape
+  bool was_reset_ = false;   // the peer's was executed
   bool waits_to_write_ = false;
-  bool hangup_seen_ = false;   // an error or hangup waits until there is room to read
+  bool hangup_seen_ = false;  // an error or hangup waits until there is room to read
   bool thawed_ = false;
+  bool begun_ = false;
   bool urgent_ahead_ = false;  // an urgent byte is announced that can't be read yet
 };
 

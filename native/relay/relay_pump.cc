@@ -50,6 +50,7 @@ void Relay::settle(Channel* channel, uint32_t id) {
     return;
   }
   if (channel->fd() >= 0) {
+    if (seen_peer_) channel->begin();
     watch(channel->fd(), Source::stream, id, seen_peer_ ? channel->interest() : Channel::kUnwatched,
           &channel->watched);
   } else {

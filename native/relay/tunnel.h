@@ -14,7 +14,8 @@
 
 namespace virt::relay {
 
-// begin: offset is the epoch, id the window. refused: offset is the higher epoch. have: what was received of a channel.
+// begin: offset is the epoch, id the window, reserved which relay of that epoch it is (0 from a holder that has none).
+// refused: offset is the epoch that there is. have: what was received of a channel.
 // ready: no more of these. data: bytes or a mark at an offset. acked: what is before the offset has been written.
 // datagram: `address` bytes of a socket address before the payload. ended: a datagram channel is no more.
 enum class Type : uint8_t { begin = 1, refused, have, ready, data, acked, datagram, ended };
@@ -31,8 +32,9 @@ struct Record {
 };
 static_assert(sizeof(Record) == 24);
 
-inline constexpr size_t kSliceBytes = 64 << 10;               // most of one channel's data in a record
-inline constexpr size_t kFrameBytes = kSliceBytes + (4 << 10);  // of records in a frame; larger ones are no faster
+inline constexpr size_t kSliceBytes = 64 << 10;  // most of one channel's data in a record
+inline constexpr size_t kFrameBytes =
+    kSliceBytes + (4 << 10);  // of records in a frame; larger ones are no faster
 
 enum class TunnelState { connecting, greeting, open, ended };
 

@@ -237,6 +237,7 @@ const handle = v.variant("kind", [
     local: optional(socketAddress),
     peer: optional(socketAddress),
     backlog: optional(count),
+    shutdown: optional(count),
   }),
 ]);
 
@@ -371,6 +372,8 @@ export const manifestSchema = v.object({
       key: v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/)),
       /** Where other hosts find it. */
       reach: optional(socketAddress),
+      /** How long the way from there to here may be cut, before connections are reset. */
+      cutLimitMs: optional(count),
     }),
   ),
   /** Losses the user agreed to, in words. */

@@ -19,6 +19,8 @@ export interface Far {
   address: string;
   port: number;
   key: string;
+  /** How long the way there may be cut. */
+  cutLimitMs?: number;
   ids: number[];
 }
 
@@ -54,7 +56,12 @@ export async function planHeld(image: Manifest, manifest: Manifest, options: Hel
     return { manifest: { ...manifest, handles }, taken: { socket, key, ids }, blockers: [], notes: [] };
   }
   const reach = options.holder === undefined ? holder?.reach : parseReach(options.holder);
-  if (holder && wanted && reach) return planFar(manifest, held, { ...reach, key: holder.key });
+  if (holder && wanted && reach)
+    return planFar(manifest, held, {
+      ...reach,
+      key: holder.key,
+      ...(holder.cutLimitMs !== undefined && { cutLimitMs: holder.cutLimitMs }),
+    });
   return planLost(manifest, tcp, () => false);
 }
 
@@ -80,7 +87,7 @@ async function planFar(manifest: Manifest, held: SocketRecord[], far: Omit<Far, 
 /** Has two ends that are known, or may be sent to by anybody. */
 function leadsOut(h: SocketRecord): boolean {
   if (h.kind === "unix-socket") return h.state === "outside";
-  return h.local !== undefined && (h.type === "udp" || (h.state === "connected" && h.peer !== undefined));
+  return h.local !== undefined && (h.type === "udp" || h.state === "connected");
 }
 
 /** Nothing, or why not. */
@@ -107,10 +114,10 @@ function planLost(manifest: Manifest, tcp: TcpPolicy | undefined, kept: (h: Sock
     const free = { ...h, held: false };
     if ((h.waiting ?? 0) > 0)
       notes.push(
-        `${shownSocket(h)}: ${h.waiting} ${h.state === "listening" ? "waiting connections" : "bytes of datagrams"} are lost`,
+        `${shownSocket(h)}: ${h.waiting} ${h.state === "listening" ? "waiting connections" : h.state === "connected" ? "bytes of a connection" : "bytes of datagrams"} are lost`,
       );
     if (free.kind === "inet-socket" && free.state === "connected") {
-      if (wanted) blockers.push(lost(manifest, h));
+      if (wanted && (free.peer !== undefined || free.waiting !== undefined)) blockers.push(lost(manifest, h));
       return { ...free, state: tcp === "reconnect" ? ("reconnect" as const) : ("reset" as const) };
     }
     if (free.kind === "unix-socket" && free.state === "outside" && wanted) blockers.push(lost(manifest, h));
