@@ -30,6 +30,7 @@ bool address_of(std::string_view bytes, StashAddress* address) {
 class BoundEnd : public relay::DatagramEnd {
  public:
   int open(const DatagramSocket& wanted, UniqueFd* program) {
+    id_ = wanted.id;
     if (const int error = stash_.open(); error != 0) return error;
     return stash_.make_socket(wanted, program);
   }
@@ -45,6 +46,7 @@ class BoundEnd : public relay::DatagramEnd {
   }
   bool send(std::string_view address, std::string_view payload) override {
     Datagram d;
+    d.socket = id_;
     if (address_of(address, &d.remote)) {
       d.payload = payload;
       (void)stash_.send(d);
@@ -53,6 +55,7 @@ class BoundEnd : public relay::DatagramEnd {
   }
 
  private:
+  uint32_t id_ = 0;
   DatagramStash stash_;
 };
 
@@ -137,8 +140,7 @@ void FarSockets::finish() {
   const int64_t end = monotonic_ns() + int64_t{cut_limit_ms_} * 1'000'000;
   for (;;) {
     const relay::Status status = relay_->status();
-    if (status.over != relay::Over::no || status.streams + status.datagrams == 0 || monotonic_ns() >= end)
-      return;
+    if (status.over != relay::Over::no || relay_->is_delivered() || monotonic_ns() >= end) return;
     wait_for_news();
   }
 }

@@ -105,6 +105,12 @@ void Relay::end_datagrams() {
   wake();
 }
 
+bool Relay::is_delivered() {
+  const std::lock_guard lock(mutex_);
+  const auto told = [](const auto& one) { return !one.second || one.second->is_delivered(); };
+  return living_datagrams_ == 0 && std::all_of(streams_.begin(), streams_.end(), told);
+}
+
 void Relay::adopt(UniqueFd stream) {
   const std::lock_guard lock(mutex_);
   adopted_.push_back(std::move(stream));

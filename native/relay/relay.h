@@ -86,6 +86,8 @@ class Relay {
   // Nobody has the other ends of our datagram sockets any more, which the kernel does not tell: what they were sent goes out,
   // and they end.
   void end_datagrams();
+  // Whether the peer has written all that was to be read at our sockets, their ends included.
+  bool is_delivered();
   // A stream socket that somebody else has connected to the peer.
   void adopt(UniqueFd stream);
   // Channels that were thawed and got no socket are reset. EAGAIN, ENOMEM, EMFILE; EALREADY.

@@ -23,13 +23,24 @@ export class ActorError extends Error {
 }
 
 export class Actor {
-  /** Where it is; a move changes it. */
-  host: Host;
+  #host: Host;
+  /** Where it was: what it did before a move was answered there. */
+  readonly #former: Host[] = [];
   readonly name: string;
 
   private constructor(host: Host, name: string) {
-    this.host = host;
+    this.#host = host;
     this.name = name;
+  }
+
+  /** Where it is; a move changes it. */
+  get host(): Host {
+    return this.#host;
+  }
+
+  set host(host: Host) {
+    this.#former.push(this.#host);
+    this.#host = host;
   }
 
   /** Starts it in a pod of its name. `options` are words for `virt-run run`. */
@@ -69,13 +80,15 @@ export class Actor {
   /** Begins something that may take long: a function that waits for what comes of it. */
   begin<T = unknown>(expression: string, patienceMs = 30_000): () => Promise<T> {
     const number = made++;
-    const at = () => join(this.#place, `${number}`);
+    const at = join(this.#place, `${number}`);
+    const answers = () => [this.#host, ...this.#former].map(({ disk }) => join(disk, this.name, `${number}.did`));
     mkdirSync(this.#place, { recursive: true });
-    writeFileSync(`${at()}.new`, expression);
-    renameSync(`${at()}.new`, `${at()}.do`);
+    writeFileSync(`${at}.new`, expression);
+    renameSync(`${at}.new`, `${at}.do`);
     return async () => {
-      await until(`${this.name} on ${this.host.name}: ${expression}`, () => existsSync(`${at()}.did`), patienceMs);
-      const answer = JSON.parse(readFileSync(`${at()}.did`, "utf8"));
+      const what = `${this.name} on ${this.host.name}: ${expression}`;
+      const path = await until(what, () => answers().find(existsSync), patienceMs);
+      const answer = JSON.parse(readFileSync(path, "utf8"));
       if ("value" in answer) return answer.value as T;
       throw new ActorError(expression, answer);
     };
