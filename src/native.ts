@@ -71,17 +71,18 @@ export interface NativeCapture {
   remap(changes: Data): Promise<void>;
   /**
    * Gives init what leads to outside, to keep after release() under a socket of this name beside its own; whoever takes it
-   * must know the key (32 bytes). With count 0 nothing is kept. `reach`: where other hosts find it; port 0 lets the kernel choose.
+   * must know the key (32 bytes). With count 0 nothing is kept. `reach`: where other hosts find it; port 0 lets the kernel choose;
+   * `cutLimitMs`: how long the way to them may be cut.
    */
   hold(
     name: string,
     key: Buffer,
-    reach: { address: string; port: number } | null,
+    reach: { address: string; port: number; cutLimitMs?: number } | null,
   ): Promise<{
     count: number;
     port?: number;
     /** Relays to holders elsewhere that stand still (`leave`). */
-    far: { address: string; port: number; key: Buffer; state: Buffer }[];
+    far: { address: string; port: number; cutLimitMs: number; key: Buffer; state: Buffer }[];
   }>;
   thaw(): Promise<void>;
   /** init kills everything in the pod. */

@@ -79,8 +79,8 @@ CaptureJob::CaptureJob(const Value& options, Progress& progress)
   if (const Value* tcp = options.find("tcp")) {
     o.tcp.otherwise = tcp->at("otherwise").as_string();
     for (const Value& r : tcp->at("rules").as_list())
-      o.tcp.rules.push_back({r.at("policy").as_string(), r.get_string("address", ""),
-                             static_cast<int>(r.get_int("port", 0))});
+      o.tcp.rules.push_back(
+          {r.at("policy").as_string(), r.get_string("address", ""), static_cast<int>(r.get_int("port", 0))});
   }
   o.hold = options.get_bool("hold", false);
   o.leave = o.hold && options.get_bool("leave", false);
@@ -164,6 +164,7 @@ std::map<uint64_t, std::pair<int, uint32_t>> CaptureJob::look_far(bool freeze) {
     std::memcpy(&holder.storage, states[i].holder.data(), holder.size);
     const std::string state = read_all(reply.fds[i].get());
     Value one = pack_inet(holder);
+    one.set("cutLimitMs", static_cast<int64_t>(states[i].cut_limit_ms));
     one.set("key", Value::bytes(states[i].key.data(), states[i].key.size()));
     one.set("state", Value::bytes(state.data(), state.size()));
     far_.push(std::move(one));
@@ -207,6 +208,7 @@ Value CaptureJob::hold(const std::string& name, const std::string& key, const Va
     w.text(name);
     w.text(key);
     w.text(address);
+    w.number(static_cast<uint32_t>(reach.is_null() ? 0 : reach.get_int("cutLimitMs", 0)));
     w.number(static_cast<uint32_t>(some.size()));
     std::vector<int> fds;
     for (const Handle* h : some) {
@@ -309,6 +311,8 @@ std::map<int64_t, UniqueFd> RebuildJob::take_held() {
     try {
       reply = holder_->call(Type::kTake, w.bytes(), "taking connections back from their holder");
     } catch (const OsError& e) {
+      if (e.error() == ESTALE)
+        throw OsError("ERR_CONNECTION", "take", ESTALE, "the connections are passed on to another host");
       if (e.error() != EBUSY) throw;
       throw OsError("ERR_POD_BUSY", "take", EBUSY, "another reattach is taking these connections");
     }
@@ -344,6 +348,7 @@ std::map<int64_t, UniqueFd> RebuildJob::make_far() {
       plan.through = through;
       plan.key = far.at("key").as_bytes();
       plan.holder = packed_inet(far);
+      plan.cut_limit_ms = static_cast<uint32_t>(far.get_int("cutLimitMs", 0));
       std::vector<const Value*> made;
       size_t unread = 0;
       for (; at < sockets.size() && made.size() < protocol::kMostHeldInFrame && unread < kMostUnread; ++at) {
@@ -380,6 +385,23 @@ std::map<int64_t, UniqueFd> RebuildJob::make_far() {
   return all;
 }
 
+namespace {
+
+// What FarSockets::begin() fails with.
+void far_failure(int error) {
+  if (error == ESTALE) {
+    throw OsError("ERR_CONNECTION", "connect", error,
+                  "the connections are with another host, where this image was reattached before");
+  }
+  if (error == EACCES)
+    throw OsError("ERR_CONNECTION", "connect", error,
+                  "who answers there is not the holder of this image's connections");
+  if (error == ETIMEDOUT)
+    throw OsError("ERR_CONNECTION", "connect", error, "the holder of the connections does not answer");
+}
+
+}  // namespace
+
 UniqueFd RebuildJob::commit() {
   progress_.phase = "commit";
   fault_point("rebuild-commit");
@@ -387,7 +409,12 @@ UniqueFd RebuildJob::commit() {
   w.number(static_cast<uint32_t>(plan_.at("firstPid").as_int(2, 1 << 22)));
   w.number(static_cast<uint32_t>(plan_.get_bool("firstEnded", false)));
   w.number(static_cast<int32_t>(plan_.get_int("firstStatus", 0)));
-  control_->call(Type::kCommit, w.bytes(), "committing the pod");
+  try {
+    control_->call(Type::kCommit, w.bytes(), "committing the pod");
+  } catch (const OsError& e) {
+    if (plan_.find("far") != nullptr) far_failure(e.error());
+    throw;
+  }
   // The pod lives: whatever fails from here on must not be taken for a failed reattach. Threads that we
   // cannot put in order ourselves are let go of where they are, and find their own way home.
   try {

@@ -12,9 +12,15 @@
 
 #include "init/high_pids.h"
 #include "relay/datagram_stash.h"
+#include "sys/clocks.h"
 
 namespace virt::init {
 namespace {
+
+constexpr int64_t kPatienceNs = 10'000'000'000;
+constexpr int kLookMs = 50;
+// One may be a damaged frame.
+constexpr uint32_t kMostViolations = 3;
 
 bool address_of(std::string_view bytes, StashAddress* address) {
   if (bytes.size() > sizeof address->storage) return false;
@@ -27,6 +33,7 @@ bool address_of(std::string_view bytes, StashAddress* address) {
 class BoundEnd : public relay::DatagramEnd {
  public:
   int open(const DatagramSocket& wanted, UniqueFd* program) {
+    id_ = wanted.id;
     if (const int error = stash_.open(); error != 0) return error;
     return stash_.make_socket(wanted, program);
   }
@@ -42,6 +49,7 @@ class BoundEnd : public relay::DatagramEnd {
   }
   bool send(std::string_view address, std::string_view payload) override {
     Datagram d;
+    d.socket = id_;
     if (address_of(address, &d.remote)) {
       d.payload = payload;
       (void)stash_.send(d);
@@ -50,6 +58,7 @@ class BoundEnd : public relay::DatagramEnd {
   }
 
  private:
+  uint32_t id_ = 0;
   DatagramStash stash_;
 };
 
@@ -87,12 +96,16 @@ int FarSockets::open(const protocol::FarPlan& plan, int state) {
   Through t;
   t.key = plan.key;
   t.holder = plan.holder;
-  if (state >= 0) {
+  relay::Options options;
+  if (plan.cut_limit_ms != 0) options.cut_limit_ms = plan.cut_limit_ms;
+  t.cut_limit_ms = options.cut_limit_ms;
+  t.thawed = state >= 0;
+  if (t.thawed) {
     std::string bytes;
     if (const int error = read_all(state, &bytes); error != 0) return error;
-    if (const int error = relay::Relay::thaw(bytes, key, {}, &t.relay); error != 0) return error;
+    if (const int error = relay::Relay::thaw(bytes, key, options, &t.relay); error != 0) return error;
   } else {
-    t.relay = std::make_unique<relay::Relay>(relay::Role::relay, key);
+    t.relay = std::make_unique<relay::Relay>(relay::Role::relay, key, options);
   }
   if (const int error = t.relay->dial(address.get(), address.size); error != 0) return error;
   throughs_.push_back(std::move(t));
@@ -150,10 +163,33 @@ int FarSockets::make_datagrams(relay::Relay& relay, const protocol::FarSocket& s
 
 int FarSockets::begin() {
   for (Through& t : throughs_) {
-    const HighPids high(1);
-    if (const int error = t.relay->start(); error != 0) return error;
+    {
+      const HighPids high(1);
+      if (const int error = t.relay->start(); error != 0) return error;
+    }
+    const int error = wait_for_holder(t);
+    // It may have come this very moment.
+    if (error != 0 && (t.thawed || t.relay->bar(true))) return error;
   }
   return 0;
+}
+
+int FarSockets::wait_for_holder(Through& through) {
+  const int64_t end = monotonic_ns() + kPatienceNs;
+  for (;;) {
+    const relay::Status status = through.relay->status();
+    if (status.connected || status.over == relay::Over::ended || (status.met && !through.thawed)) return 0;
+    if (status.over == relay::Over::replaced) return ESTALE;
+    if (status.violations >= kMostViolations || status.other_version) return EACCES;
+    if (status.over != relay::Over::no || monotonic_ns() >= end) return ETIMEDOUT;
+    wait_for_news(*through.relay);
+  }
+}
+
+void FarSockets::wait_for_news(relay::Relay& relay) {
+  pollfd p{relay.news_fd(), POLLIN, 0};
+  uint64_t count;
+  if (poll(&p, 1, kLookMs) > 0) (void)!read(p.fd, &count, sizeof count);
 }
 
 namespace {
@@ -176,7 +212,7 @@ int FarSockets::look(std::vector<protocol::FarState>* states, std::vector<Unique
         return errno != 0 ? errno : EIO;
       files->push_back(std::move(file));
     }
-    states->push_back({t.key, t.holder, t.sockets});
+    states->push_back({t.key, t.holder, t.cut_limit_ms, t.sockets});
   }
   return 0;
 }
@@ -193,15 +229,12 @@ void FarSockets::leave() {
   throughs_.clear();
 }
 
+// A peer that reads nothing is not waited for for ever: as long as a cut may last.
 void FarSockets::finish() {
-  constexpr int kMostMs = 120'000;  // a cut tunnel ends before
   for (Through& t : throughs_) {
-    while (leads(*t.relay)) {
-      pollfd p{t.relay->news_fd(), POLLIN, 0};
-      if (poll(&p, 1, kMostMs) <= 0) break;
-      uint64_t count;
-      (void)!read(t.relay->news_fd(), &count, sizeof count);
-    }
+    t.relay->end_datagrams();
+    const int64_t end = monotonic_ns() + int64_t{t.cut_limit_ms} * 1'000'000;
+    while (leads(*t.relay) && !t.relay->is_delivered() && monotonic_ns() < end) wait_for_news(*t.relay);
   }
 }
 

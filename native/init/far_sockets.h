@@ -24,7 +24,8 @@ class FarSockets {
   // The programs' ends of the plan's sockets, in its order. `state`: a file of a former relay's, or none. Where threads may
   // be started, with all our rights. 0 or errno.
   int make(const protocol::FarPlan& plan, int state, std::vector<UniqueFd>* programs);
-  // From now on. Where threads may be started.
+  // From now on, where threads may be started: returns when the holders have let us have them. ESTALE: another host has them.
+  // EACCES: one has another key. ETIMEDOUT: it does not answer.
   int begin();
   // What leads where; with `files` the relays stand still and their states are in them, until go_on(). The programs must have
   // stopped. 0 or errno.
@@ -40,10 +41,14 @@ class FarSockets {
   struct Through {
     std::string key, holder;
     std::unique_ptr<relay::Relay> relay;
+    uint32_t cut_limit_ms = 0;
+    bool thawed = false;  // it goes on from a former one's state
     std::vector<std::pair<uint32_t, uint64_t>> sockets;  // channel, the program's socket's inode
   };
 
   int open(const protocol::FarPlan& plan, int state);
+  static int wait_for_holder(Through& through);
+  static void wait_for_news(relay::Relay& relay);
   int make_one(Through& through, const protocol::FarSocket& socket, UniqueFd* program);
   static int make_datagrams(relay::Relay& relay, const protocol::FarSocket& socket, UniqueFd* program);
 

@@ -31,7 +31,8 @@ constexpr size_t kMostTakers = 16, kMostHeld = 1 << 20;
 
 int Holder::listen(int directory, const std::string& name, std::string_view key) {
   if (listener_) return EALREADY;
-  if (name.empty() || name[0] == '.' || name.find('/') != std::string::npos || key.size() != protocol::kKeyBytes)
+  if (name.empty() || name[0] == '.' || name.find('/') != std::string::npos ||
+      key.size() != protocol::kKeyBytes)
     return EINVAL;
   directory_.reset(fcntl(directory, F_DUPFD_CLOEXEC, 0));
   sockaddr_un address{};
@@ -56,7 +57,8 @@ int Holder::listen(int directory, const std::string& name, std::string_view key)
   return ::listen(listener_.get(), 16) == 0 ? 0 : errno;
 }
 
-int Holder::listen_for_others(std::string_view address) {
+int Holder::listen_for_others(std::string_view address, uint32_t cut_limit_ms) {
+  if (cut_limit_ms != 0) options_.cut_limit_ms = cut_limit_ms;
   sockaddr_storage storage{};
   if (address.size() > sizeof storage) return EINVAL;
   std::memcpy(&storage, address.data(), address.size());
@@ -67,8 +69,8 @@ int Holder::listen_for_others(std::string_view address) {
   if (!socket) return errno;
   setsockopt(socket.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
   socklen_t size = sizeof storage;
-  if (bind(socket.get(), at, static_cast<socklen_t>(address.size())) != 0 || ::listen(socket.get(), 16) != 0 ||
-      getsockname(socket.get(), at, &size) != 0)
+  if (bind(socket.get(), at, static_cast<socklen_t>(address.size())) != 0 ||
+      ::listen(socket.get(), 16) != 0 || getsockname(socket.get(), at, &size) != 0)
     return errno;
   // At the same place for both families.
   port_ = ntohs(reinterpret_cast<sockaddr_in&>(storage).sin_port);
@@ -81,13 +83,14 @@ int Holder::start() {
   if (!far_listener_) return 0;
   relay::Key key;
   if (!relay_key(key_, &key)) return EINVAL;
-  relay_ = std::make_unique<relay::Relay>(relay::Role::holder, key);
+  relay_ = std::make_unique<relay::Relay>(relay::Role::holder, key, options_);
   for (const Held& h : held_) {
     if (h.sort != HeldSort::kConnection && h.sort != HeldSort::kDatagram) continue;
     const auto kind = h.sort == HeldSort::kDatagram ? relay::Kind::datagram : relay::Kind::stream;
     UniqueFd copy(fcntl(h.socket.get(), F_DUPFD_CLOEXEC, 0));
     if (!copy) return errno;
     if (const int error = relay_->add(h.id, std::move(copy), kind); error != 0) return error;
+    pumps_ = true;
   }
   relay_->accept_from(std::move(far_listener_));
   return relay_->start();
@@ -98,12 +101,12 @@ bool Holder::look_at_relay() {
   uint64_t count;
   (void)!read(relay_->news_fd(), &count, sizeof count);
   const relay::Status status = relay_->status();
-  if (!gone_on_ && (status.connected || status.over != relay::Over::no)) {
+  if (!gone_on_ && (status.met || status.over != relay::Over::no)) {
     // What is pumped closes when its relay says so; clients are refused from here on.
     gone_on_ = true;
     held_.clear();
   }
-  return status.over == relay::Over::no && (!gone_on_ || status.streams + status.datagrams > 0);
+  return status.over == relay::Over::no && (pumps_ || !gone_on_);
 }
 
 int Holder::add(uint32_t id, HeldSort sort, UniqueFd fd) {
@@ -115,10 +118,12 @@ int Holder::add(uint32_t id, HeldSort sort, UniqueFd fd) {
 void Holder::run() {
   sigset_t all;
   sigfillset(&all);
-  const UniqueFd signals(signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK));  // all are blocked since init's beginning
+  const UniqueFd signals(
+      signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK));  // all are blocked since init's beginning
   while (!held_.empty() || gone_on_) {
-    std::vector<pollfd> fds{
-        {signals.get(), POLLIN, 0}, {listener_.get(), POLLIN, 0}, {relay_ ? relay_->news_fd() : -1, POLLIN, 0}};
+    std::vector<pollfd> fds{{signals.get(), POLLIN, 0},
+                            {listener_.get(), POLLIN, 0},
+                            {relay_ ? relay_->news_fd() : -1, POLLIN, 0}};
     for (const auto& c : connections_)
       fds.push_back({c->fd(), static_cast<short>(c->unsent() > 0 ? POLLIN | POLLOUT : POLLIN), 0});
     if (poll(fds.data(), fds.size(), -1) < 0) {
@@ -143,7 +148,10 @@ void Holder::run() {
     if (fds[1].revents != 0) accept_taker();
     if (fds[2].revents != 0 && !look_at_relay()) break;
     std::erase_if(connections_, [this](const auto& c) {
-      if (!c->open() && taker_ == c.get()) taker_ = nullptr;  // it did not come to anything: we keep them
+      if (!c->open() && taker_ == c.get()) {  // it did not come to anything: we keep them
+        taker_ = nullptr;
+        if (relay_) relay_->bar(false);
+      }
       return !c->open();
     });
   }
@@ -212,7 +220,7 @@ void Holder::handle_take(Connection& c, const Frame& f) {
   if (!r.done() || from > held_.size()) return c.reply(f, EINVAL);
   if (!knows_key(key)) return c.reply(f, EACCES);
   if (taker_ != nullptr && taker_ != &c) return c.reply(f, EBUSY);
-  if (gone_on_) return c.reply(f, ESTALE);
+  if (gone_on_ || (relay_ && !relay_->bar(true))) return c.reply(f, ESTALE);
   taker_ = &c;
   Writer w;
   std::vector<int> fds;

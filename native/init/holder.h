@@ -22,7 +22,8 @@ class Holder {
   // A socket called `name` in `directory`. `key`: whoever takes what is held must know it. 0 or errno.
   int listen(int directory, const std::string& name, std::string_view key);
   // Relays of other hosts come to this address (a sockaddr of TCP; port 0: any). Where threads may be started, later: start().
-  int listen_for_others(std::string_view address);
+  // `cut_limit_ms`: how long the way to a relay may be cut; 0: relay::Options knows.
+  int listen_for_others(std::string_view address, uint32_t cut_limit_ms);
   [[nodiscard]] uint16_t port() const { return port_; }
   // Takes over `fd`, a handle of the image. 0 or errno.
   int add(uint32_t id, protocol::HeldSort sort, UniqueFd fd);
@@ -50,7 +51,9 @@ class Holder {
 
   UniqueFd directory_, listener_, far_listener_;
   uint16_t port_ = 0;
+  relay::Options options_;
   std::unique_ptr<relay::Relay> relay_;
+  bool pumps_ = false;    // anything that a relay pumps
   bool gone_on_ = false;  // a relay has come: the pod is on another host
   std::string name_, key_;
   std::vector<Held> held_;

@@ -69,6 +69,7 @@ int Keeper::run() {
   }
   loop();
   drain();
+  if (far_sockets_ && !detached_ && !rebuilding_) far_sockets_->finish();
   return 0;
 }
 

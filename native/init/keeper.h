@@ -32,8 +32,6 @@ class Keeper {
   int run();
   // What the pod left behind when it was detached, if it had anything to hold.
   std::unique_ptr<Holder> take_holder() { return detached_ ? std::move(holder_) : nullptr; }
-  // … and what still leads through holders elsewhere, if it has ended.
-  std::unique_ptr<FarSockets> take_far_sockets() { return std::move(far_sockets_); }
 
  private:
   Step prepare();

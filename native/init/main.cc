@@ -86,7 +86,6 @@ int run(int plan_fd, int control, int listener) {
   auto& interposer = *new Interposer;
   int code;
   std::unique_ptr<Holder> holder;
-  std::unique_ptr<FarSockets> far;
   if (const Step s = furnish(plan); s.failed()) {
     code = tell_failure(control, s);
   } else {
@@ -95,14 +94,9 @@ int run(int plan_fd, int control, int listener) {
                   std::move(host_proc), interposer);
     code = keeper.run();
     holder = keeper.take_holder();
-    far = keeper.take_far_sockets();
   }
   unlinkat(socket_dir.get(), socket_name.c_str(), 0);
   remove_mount_points();
-  if (far) {
-    prctl(PR_SET_NAME, "virt-relay");
-    far->finish();
-  }
   if (holder) {
     prctl(PR_SET_NAME, "virt-hold");
     leave_mounts();

@@ -144,6 +144,7 @@ std::string encode(const FarPlan& plan) {
   w.number(plan.through);
   w.text(plan.key);
   w.text(plan.holder);
+  w.number(plan.cut_limit_ms);
   w.number(static_cast<uint32_t>(plan.sockets.size()));
   for (const FarSocket& s : plan.sockets) {
     for (const uint32_t n : {s.id, s.family, s.type, s.v6_only}) w.number(n);
@@ -160,6 +161,7 @@ std::string encode(const std::vector<FarState>& states) {
   for (const FarState& s : states) {
     w.text(s.key);
     w.text(s.holder);
+    w.number(s.cut_limit_ms);
     w.number(static_cast<uint32_t>(s.sockets.size()));
     for (const auto& [channel, inode] : s.sockets) {
       w.number(channel);
@@ -176,6 +178,7 @@ bool decode(std::string_view bytes, std::vector<FarState>* states) {
     FarState s;
     s.key = r.text();
     s.holder = r.text();
+    s.cut_limit_ms = r.number<uint32_t>();
     const auto sockets = r.number<uint32_t>();
     for (uint32_t k = 0; k < sockets && r.ok(); ++k) {
       const auto channel = r.number<uint32_t>();
@@ -192,6 +195,7 @@ bool decode(std::string_view bytes, FarPlan* plan) {
   plan->through = r.number<uint32_t>();
   plan->key = r.text();
   plan->holder = r.text();
+  plan->cut_limit_ms = r.number<uint32_t>();
   const auto count = r.number<uint32_t>();
   if (count > kMostHeldInFrame) return false;
   for (uint32_t i = 0; i < count && r.ok(); ++i) {

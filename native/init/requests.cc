@@ -276,6 +276,7 @@ void Keeper::handle_hold(Connection& c, const Frame& f) {
   auto fds = c.take_fds();
   Reader r(f.payload);
   const std::string name = r.text(), key = r.text(), address = r.text();
+  const auto cut_limit_ms = r.number<uint32_t>();
   const auto count = r.number<uint32_t>();
   if (!r.ok() || count > protocol::kMostHeldInFrame || rebuilding_ || (holder_ && !c.holding))
     return c.reply(f, EINVAL);
@@ -284,7 +285,7 @@ void Keeper::handle_hold(Connection& c, const Frame& f) {
     holder_ = std::make_unique<Holder>();
     c.holding = true;
     int error = holder_->listen(socket_dir_.get(), name, key);
-    if (error == 0 && !address.empty()) error = holder_->listen_for_others(address);
+    if (error == 0 && !address.empty()) error = holder_->listen_for_others(address, cut_limit_ms);
     if (error != 0) {
       holder_.reset();
       return c.reply(f, error);

@@ -86,6 +86,35 @@ int Relay::dial(const sockaddr* address, socklen_t size) {
   return 0;
 }
 
+bool Relay::bar(bool barred) {
+  const std::lock_guard lock(mutex_);
+  if (barred && seen_peer_) return false;
+  barred_ = barred;
+  wake();
+  return true;
+}
+
+void Relay::end_datagrams() {
+  const std::lock_guard lock(mutex_);
+  for (auto& [id, channel] : datagrams_) {
+    if (!channel) continue;
+    while (is_connected() && !current_->tunnel.is_full()) {
+      const size_t bytes = channel->pass_on(&current_->tunnel, scratch_.get());
+      status_.bytes_out += bytes;
+      if (bytes == 0) break;
+    }
+    channel->end();
+    settle(channel.get(), id);
+  }
+  wake();
+}
+
+bool Relay::is_delivered() {
+  const std::lock_guard lock(mutex_);
+  const auto told = [](const auto& one) { return !one.second || one.second->is_delivered(); };
+  return living_datagrams_ == 0 && std::all_of(streams_.begin(), streams_.end(), told);
+}
+
 void Relay::adopt(UniqueFd stream) {
   const std::lock_guard lock(mutex_);
   adopted_.push_back(std::move(stream));
@@ -99,6 +128,7 @@ int Relay::start() {
   const std::lock_guard lock(mutex_);
   if (started_) return EALREADY;
   if (sodium_init() < 0) return ENOSYS;
+  while (role_ == Role::relay && instance_ == 0) instance_ = randombytes_random();
   epoll_.reset(epoll_create1(EPOLL_CLOEXEC));
   wake_.reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!epoll_ || !wake_ || !news_) return errno;
@@ -161,6 +191,7 @@ Status Relay::status() {
   status.streams = living_streams_;
   status.datagrams = living_datagrams_;
   status.connected = is_connected();
+  status.met = seen_peer_;
   return status;
 }
 

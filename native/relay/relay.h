@@ -49,13 +49,14 @@ struct Options {
   uint32_t window_bytes = 1 << 20;
 };
 
-// ended: no channel is left (more may be added). limit_passed: the tunnel was cut for too long. replaced: the pod has gone on
-// to another host, whose relay has the connections now.
+// ended: no channel is left (more may be added). limit_passed: the tunnel was cut for too long. replaced: another relay has the
+// connections: the pod has gone on to another host, or its image was reattached there before.
 enum class Over : uint8_t { no, ended, limit_passed, replaced };
 
 struct Status {
   uint32_t streams = 0, datagrams = 0;  // that live
   bool connected = false;
+  bool met = false;                      // connected, now or once
   int64_t since_ns = 0;                  // connected, or cut: CLOCK_MONOTONIC
   uint64_t bytes_in = 0, bytes_out = 0;  // of payload, from and to the tunnel
   uint32_t reset = 0;          // connections that were ended because the tunnel could not go on with them
@@ -84,6 +85,14 @@ class Relay {
   void accept_from(UniqueFd listener);
   // Where a relay finds its holder. It connects, and again after each cut, at once and then every 50 ms … 2 s. EINVAL.
   int dial(const sockaddr* address, socklen_t size);
+  // No relay is to come from now on, or may again: who has the sockets by other means does not share them. False: one has
+  // come, and nothing is barred.
+  bool bar(bool barred);
+  // Nobody has the other ends of our datagram sockets any more, which the kernel does not tell: what they were sent goes out,
+  // and they end.
+  void end_datagrams();
+  // Whether the peer has written all that was to be read at our sockets, their ends included.
+  bool is_delivered();
   // A stream socket that somebody else has connected to the peer.
   void adopt(UniqueFd stream);
   // Channels that were thawed and got no socket are reset. EAGAIN, ENOMEM, EMFILE; EALREADY.
@@ -115,7 +124,7 @@ class Relay {
     uint64_t serial = 0;
     int64_t deadline_ns = 0;  // for everything before it is ready
     int64_t ready_ns = 0;
-    uint32_t peer_window = 0;
+    uint32_t peer_window = 0, peer_instance = 0;
     uint32_t watched = 0;
     bool refused = false;
     bool begun = false;  // the peer has proved the key and said its epoch
@@ -150,6 +159,7 @@ class Relay {
   bool take(Link* link, const Record& record, char* payload);
   bool take_begin(Link* link, const Record& record);
   bool take_have(Link* link, const Record& record);
+  [[nodiscard]] bool is_another(const Link& link) const;
   void on_ready(Link* link);
   void end_all(Over why);
 
@@ -186,12 +196,16 @@ class Relay {
   std::vector<std::unique_ptr<Link>> links_;
   Link* current_ = nullptr;
   uint64_t serial_ = 0, epoch_ = 1;
+  // Which of the relays of this epoch we are; a holder's: which it has. One image may be reattached twice, and only one of
+  // the two can go on with its connections.
+  uint32_t instance_ = 0;
   sockaddr_storage address_{};
   socklen_t address_size_ = 0;
   int64_t now_ns_ = 0, connect_ns_ = 0, accept_ns_ = 0, cut_ns_ = 0;
   int64_t backoff_ns_ = 0;
   bool seen_peer_ = false;  // sockets are left alone before
   bool peer_left_ = false;  // it said so: no cut is too long
+  bool barred_ = false;
   bool datagrams_watched_ = false;
   Status status_;
 };

@@ -152,7 +152,7 @@ void Relay::make_current(Link* link) {
   if (current_ != nullptr && current_ != link) drop(current_);
   current_ = link;
   Tunnel& tunnel = link->tunnel;
-  tunnel.put({Type::begin, Mark::none, 0, options_.window_bytes, 0, 0, epoch_}, nullptr);
+  tunnel.put({Type::begin, Mark::none, 0, options_.window_bytes, 0, instance_, epoch_}, nullptr);
   for (const auto& [id, channel] : streams_) {
     if (channel) tunnel.put({Type::have, Mark::none, 0, id, 0, 0, channel->received()}, nullptr);
   }
@@ -171,30 +171,44 @@ bool Relay::take(Link* link, const Record& record, char* payload) {
   if (!link->begun) return take_begin(link, record);
   if (record.type == Type::have) return take_have(link, record);
   if (record.type != Type::ready) return false;
+  if (barred_ || is_another(*link)) {
+    link->tunnel.end();
+    return true;
+  }
   on_ready(link);
   return true;
 }
 
 bool Relay::take_begin(Link* link, const Record& record) {
-  if (record.type == Type::refused && role_ == Role::relay && record.offset > epoch_) {
+  if (record.type == Type::refused && role_ == Role::relay && record.offset >= epoch_) {
     end_all(Over::replaced);
     return true;
   }
   if (record.type != Type::begin || record.id == 0) return false;
+  link->peer_instance = record.reserved;
   if (role_ == Role::relay) {
     if (record.offset != epoch_) return false;
-  } else if (record.offset < epoch_) {
+  } else if (barred_) {
+    link->tunnel.end();
+    return true;
+  } else if (record.offset < epoch_ || (record.offset == epoch_ && is_another(*link))) {
     // It goes when the peer or its time does: closed at once, what the peer still says would reset it before it has read this.
     link->tunnel.put({Type::refused, Mark::none, 0, 0, 0, 0, epoch_}, nullptr);
     link->tunnel.flush();
     link->refused = true;
     return true;
   }
+  if (record.offset > epoch_) instance_ = 0;
   epoch_ = record.offset;
   link->begun = true;
   link->peer_window = record.id;
   if (role_ == Role::holder) make_current(link);
   return true;
+}
+
+// A holder has what it sent to one relay from none but that.
+bool Relay::is_another(const Link& link) const {
+  return role_ == Role::holder && instance_ != 0 && link.peer_instance != instance_;
 }
 
 bool Relay::take_have(Link* link, const Record& record) {
@@ -210,6 +224,7 @@ bool Relay::take_have(Link* link, const Record& record) {
 
 // What the peer has not named has ended there.
 void Relay::on_ready(Link* link) {
+  if (role_ == Role::holder) instance_ = link->peer_instance;
   link->ready = true;
   link->ready_ns = status_.since_ns = now_ns_;
   seen_peer_ = true;

@@ -14,7 +14,8 @@
 
 namespace virt::relay {
 
-// begin: offset is the epoch, id the window. refused: offset is the higher epoch. have: what was received of a channel.
+// begin: offset is the epoch, id the window, reserved which relay of that epoch it is (0 from a holder that has none).
+// refused: offset is the epoch that there is. have: what was received of a channel.
 // ready: no more of these. data: bytes or a mark at an offset. acked: what is before the offset has been written.
 // datagram: `address` bytes of a socket address before the payload. ended: a datagram channel is no more. leave: the relay goes,
 // and another one will come, whenever that is.

@@ -31,6 +31,7 @@ bool has_left(int fd) {
 }
 
 void furnish_far_socket(const Value& record, int fd) {
+  set_options(fd, record.at("options"), OptionsWhen::late);
   set_options(fd, record.at("options"), OptionsWhen::after);
   constexpr int64_t kSent = 2;
   if ((record.get_int("shutdown", 0) & kSent) != 0) shutdown(fd, SHUT_WR);

@@ -23,6 +23,8 @@
 namespace virt {
 namespace {
 
+constexpr int kSent = 2;  // of "shutdown": nothing more is sent (shutdown(2), SHUT_WR)
+
 int int_option(int fd, int name) {
   int value = -1;
   socklen_t size = sizeof value;
@@ -90,9 +92,10 @@ void capture_tcp(Handle& h, CaptureContext& c) {
     h.record.set("state", "closed");
     return;
   }
-  constexpr int kSent = 2;
-  for (const int state : {TCP_FIN_WAIT1, TCP_FIN_WAIT2, TCP_CLOSING, TCP_LAST_ACK, TCP_TIME_WAIT}) {
-    if (info.tcpi_state == state) h.record.set("shutdown", kSent);
+  // By the program: tcp(7) has no other way to ask.
+  if (info.tcpi_state == TCP_FIN_WAIT1 || info.tcpi_state == TCP_FIN_WAIT2 || info.tcpi_state == TCP_CLOSING ||
+      info.tcpi_state == TCP_LAST_ACK) {
+    h.record.set("shutdown", kSent);
   }
   const auto peer = peer_address(h.dup.get());
   const std::string whom = peer ? " to " + show(*peer) : "";
@@ -181,13 +184,13 @@ int reconnect(const Value& record, RebuildContext& c, int family) {
   int error = 0;
   socklen_t size = sizeof error;
   pollfd p{mine.get(), POLLOUT, 0};
-  const bool connected =
-      connect(mine.get(), peer.get(), peer.size) == 0 ||
-      (errno == EINPROGRESS && poll(&p, 1, kPatienceMs) > 0 &&
-       getsockopt(mine.get(), SOL_SOCKET, SO_ERROR, &error, &size) == 0 && error == 0);
+  const bool connected = connect(mine.get(), peer.get(), peer.size) == 0 ||
+                         (errno == EINPROGRESS && poll(&p, 1, kPatienceMs) > 0 &&
+                          getsockopt(mine.get(), SOL_SOCKET, SO_ERROR, &error, &size) == 0 && error == 0);
   if (!connected) {
     c.close(fd);
-    c.notes.push_back("the connection to " + show(peer) + " could not be made again: its program finds it reset");
+    c.notes.push_back("the connection to " + show(peer) +
+                      " could not be made again: its program finds it reset");
     return -1;
   }
   set_options(mine.get(), record.at("options"), OptionsWhen::after);
@@ -247,6 +250,12 @@ FarSocket far_inet_socket(const Value& record) {
   };
   s.local = packed("local");
   s.peer = packed("peer");
+  // Of a connection that is over: whoever it was with, the program can't ask any more (getpeername(2), ENOTCONN).
+  if (s.peer.empty() && s.type == SOCK_STREAM) {
+    Value nobody = Value::map();
+    nobody.set("address", s.family == AF_INET ? "192.0.2.1" : "2001:db8::1").set("port", 9);
+    s.peer = unpack_inet(nobody, s.family).bytes();
+  }
   for (const Value& option : record.at("options").as_list()) {
     const auto& parts = option.as_list();
     if (parts.at(0).as_int() == IPPROTO_IPV6 && parts.at(1).as_int() == IPV6_V6ONLY)

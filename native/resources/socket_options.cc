@@ -106,7 +106,7 @@ constexpr Option kOptions[] = {
     {AF_INET6, 0, IPPROTO_IPV6, IPV6_RECVTCLASS, false},
     {AF_INET6, 0, IPPROTO_IPV6, IPV6_MTU_DISCOVER, false},
     {AF_INET6, 0, IPPROTO_IPV6, IPV6_DONTFRAG, false},
-    {AF_INET6, 0, IPPROTO_IPV6, IPV6_MULTICAST_HOPS, false},
+    {AF_INET6, SOCK_DGRAM, IPPROTO_IPV6, IPV6_MULTICAST_HOPS, false},
     {AF_INET6, 0, IPPROTO_IPV6, IPV6_MULTICAST_LOOP, false},
     {AF_INET6, 0, IPPROTO_IPV6, IPV6_MULTICAST_ALL, false},
 };
@@ -181,7 +181,9 @@ void set_options(int fd, const Value& options, OptionsWhen when) {
       if (o.level == level && o.name == name) known = &o;
     }
     if (known == nullptr) throw BadValue("a socket option that is not in our table");
-    if (known->before_bind != (when == OptionsWhen::before_bind)) continue;
+    if (known->before_bind != (when != OptionsWhen::after)) continue;
+    // It was made with it.
+    if (when == OptionsWhen::late && level == IPPROTO_IPV6 && name == IPV6_V6ONLY) continue;
     if (is_buffer(*known) && value.size() == sizeof(int)) {
       // The kernel gives back twice what was set (socket(7)).
       int bytes;

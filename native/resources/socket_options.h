@@ -12,7 +12,8 @@ Value changed_options(int fd, int fresh);
 // Whether a program filters what the socket receives (SO_ATTACH_FILTER, SO_ATTACH_BPF).
 bool has_filter(int fd);
 
-enum class OptionsWhen { before_bind, after };
+// late: those that matter before bind(2), on a socket that has its address already by other means.
+enum class OptionsWhen { before_bind, after, late };
 // Sets them on a socket of ours. Reuse of addresses and IPV6_V6ONLY matter before bind(2), the rest may
 // follow.
 void set_options(int fd, const Value& options, OptionsWhen when);

@@ -384,6 +384,8 @@ export const manifestSchema = v.object({
       key: v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/)),
       /** Where other hosts find it. */
       reach: optional(socketAddress),
+      /** How long the way from there to here may be cut, before connections are reset. */
+      cutLimitMs: optional(count),
     }),
   ),
   /** Holders of other hosts that the pod came through, with the state of the relay to each, a part of the image. */
@@ -392,6 +394,7 @@ export const manifestSchema = v.object({
       v.object({
         reach: socketAddress,
         key: v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/)),
+        cutLimitMs: count,
         part: v.pipe(v.string(), v.regex(/^relay-\d+$/)),
       }),
     ),

@@ -28,7 +28,7 @@ import { relocate, toPod } from "../remap/address.js";
 import { checkTcp, type TcpPolicy, type TcpRule } from "../remap/tcp-policy.js";
 import type { Interposition } from "../rules/interposition.js";
 import { version } from "../version.js";
-import { holderName, holderSocket, parseReach } from "./holder.js";
+import { checkCutLimit, holderName, holderSocket, parseReach } from "./holder.js";
 import { ownSource } from "./isolation.js";
 import type { Pod } from "./pod.js";
 import { podDirectory, removeTree, saveRecord } from "./store.js";
@@ -79,6 +79,11 @@ export interface DetachOptions {
    * the holder; what goes through it is sealed with a key in the image. Default: none, connections live on on this host alone.
    */
   holdAt?: string;
+  /**
+   * How long the way between `holdAt` and the host where the pod is then may be cut, in milliseconds; after that both ends find
+   * their connections reset. Default 60 000.
+   */
+  cutLimitMs?: number;
   /** By peer; the first that fits holds. Default: none. */
   tcpRules?: readonly TcpRule[];
   /**
@@ -143,6 +148,7 @@ export async function detach(pod: Pod, options: DetachOptions, kind: "detach" | 
   const withFiles = options.withFiles ?? "none";
   checkRecorded(pod.record, withFiles);
   const reach = options.holdAt === undefined ? undefined : parseReach(options.holdAt);
+  const cutLimit = options.cutLimitMs === undefined ? {} : { cutLimitMs: checkCutLimit(options.cutLimitMs) };
   const status = await pod.status();
   const host = describeHost();
   const writer = new ImageWriter(imagePath(options.image ?? defaultImageName(pod)));
@@ -182,13 +188,13 @@ export async function detach(pod: Pod, options: DetachOptions, kind: "detach" | 
     const key = native.randomHex(32);
     const held =
       kind === "detach"
-        ? await capture.hold(holderName(pod.id), Buffer.from(key, "hex"), reach ?? null)
+        ? await capture.hold(holderName(pod.id), Buffer.from(key, "hex"), reach ? { ...reach, ...cutLimit } : null)
         : { count: 0, far: [] };
-    const far = held.far.map(({ address, port, key, state }, i) => {
+    const far = held.far.map(({ address, port, key, cutLimitMs, state }, i) => {
       const part = `relay-${i}`;
       writeFileSync(join(writer.directory, part), state, { mode: 0o600 });
       void writer.add(part);
-      return { reach: { address, port }, key: key.toString("hex"), part };
+      return { reach: { address, port }, key: key.toString("hex"), cutLimitMs, part };
     });
     const own = pod.record.isolate === undefined ? [] : await captureOwn(podDirectory(pod.id), writer);
     const log = join(podDirectory(pod.id), "log");
@@ -231,7 +237,7 @@ export async function detach(pod: Pod, options: DetachOptions, kind: "detach" | 
             holder: {
               socket: holderSocket(pod.record),
               key,
-              ...(reach && { reach: { address: reach.address, port: held.port ?? reach.port } }),
+              ...(reach && { reach: { address: reach.address, port: held.port ?? reach.port }, ...cutLimit }),
             },
           }),
       accepted: [...rest.accepted, ...found.left],

@@ -124,6 +124,13 @@ export function parseReach(text: string): { address: string; port: number } {
   return { address: whole, port: number };
 }
 
+/** Whole milliseconds, from a second to a day. Errors: ERR_USAGE. */
+export function checkCutLimit(ms: number): number {
+  if (!Number.isInteger(ms) || ms < 1000 || ms > 86_400_000)
+    throw new VirtError("ERR_USAGE", `a way may be cut for 1000 to 86400000 ms, not for ${ms}`);
+  return ms;
+}
+
 /** Throws ERR_HOLDING for a pod that keeps something. */
 export function refuseIfHolding(record: PodRecord): void {
   if (!isHolding(record)) return;

@@ -375,12 +375,13 @@ export async function reattach(nameOrImage: string | Image, options: ReattachOpt
   }
 }
 
-function nativeFar(directory: string, { address, port, key, part, sockets }: Far): Data {
+function nativeFar(directory: string, { address, port, key, cutLimitMs, part, sockets }: Far): Data {
   return {
     address,
     port,
     key: Buffer.from(key, "hex"),
     sockets,
+    ...(cutLimitMs !== undefined && { cutLimitMs }),
     ...(part !== undefined && { state: readFileSync(join(directory, part)) }),
   };
 }

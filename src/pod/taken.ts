@@ -20,7 +20,9 @@ export interface Far {
   port: number;
   key: string;
   /** Part of the image from which the relay goes on; none if it is the first. */
-  part?: string;
+  part?: string | undefined;
+  /** How long the way there may be cut. */
+  cutLimitMs?: number | undefined;
   sockets: [handle: number, channel: number][];
 }
 
@@ -51,11 +53,11 @@ export async function planHeld(image: Manifest, manifest: Manifest, options: Hel
   const far: Far[] = [];
   let taken: Taken | undefined;
   if (wanted) {
-    for (const [i, { reach, key, part }] of (manifest.far ?? []).entries()) {
+    for (const [i, { reach, key, cutLimitMs, part }] of (manifest.far ?? []).entries()) {
       const through = sockets.flatMap((h) =>
         h.far?.[0] === i && leadsOut(h) ? [[h.id, h.far[1]] as [number, number]] : [],
       );
-      far.push({ address: reach.address, port: reach.port, key, part, sockets: through });
+      far.push({ address: reach.address, port: reach.port, key, cutLimitMs, part, sockets: through });
     }
     if (holder && held.length > 0 && (await askHolder(holder.socket, holder.key))) {
       const ids = held.filter((h) => isWhereItWas(image, h)).map((h) => h.id);
@@ -64,7 +66,8 @@ export async function planHeld(image: Manifest, manifest: Manifest, options: Hel
     } else if (holder) {
       const reach = options.holder === undefined ? holder.reach : parseReach(options.holder);
       const through = held.filter(leadsOut).map((h): [number, number] => [h.id, h.id]);
-      if (reach) far.push({ address: reach.address, port: reach.port, key: holder.key, sockets: through });
+      const { key, cutLimitMs } = holder;
+      if (reach) far.push({ address: reach.address, port: reach.port, key, cutLimitMs, sockets: through });
     }
   }
   const blockers: Blocker[] = [];
@@ -93,7 +96,7 @@ function unreachable({ address, port, sockets }: Far, failure: string): Blocker 
 /** Has two ends that are known, or may be sent to by anybody. */
 function leadsOut(h: SocketRecord): boolean {
   if (h.kind === "unix-socket") return h.state === "outside" && h.type === "stream";
-  return h.local !== undefined && (h.type === "udp" || (h.state === "connected" && h.peer !== undefined));
+  return h.local !== undefined && (h.type === "udp" || h.state === "connected");
 }
 
 /** Nothing, or why not. */
@@ -124,7 +127,7 @@ function planLost(manifest: Manifest, tcp: TcpPolicy | undefined, kept: Readonly
       );
     if (free.kind === "inet-socket" && free.state === "connected") {
       // One that was over already has no peer.
-      if (wanted && free.peer) blockers.push(lost(manifest, h));
+      if (wanted && (free.peer !== undefined || free.waiting !== undefined)) blockers.push(lost(manifest, h));
       return { ...free, state: tcp === "reconnect" && free.peer ? ("reconnect" as const) : ("reset" as const) };
     }
     if (free.kind === "unix-socket" && free.state === "outside" && wanted) blockers.push(lost(manifest, h));

@@ -11,6 +11,7 @@ import {
   podArgument,
   podNamed,
   progressMode,
+  seconds,
   verb,
   withProgress,
 } from "../options.js";
@@ -46,6 +47,11 @@ export function captureCommand(kind: "detach" | "snapshot", summary: string, ...
       "--hold-at <address[:port]>",
       "where other hosts reach the connections that are held here: an address of this host (default: they live on on this host alone)",
     )
+    .option(
+      "--cut-limit <seconds>",
+      "how long the way between there and this host may be cut before the connections are reset (default: 60)",
+      seconds,
+    )
     .addOption(
       new Option(
         "--with-files <which>",
@@ -65,6 +71,7 @@ export function captureCommand(kind: "detach" | "snapshot", summary: string, ...
           drop?: string[];
           tcp?: string[];
           holdAt?: string;
+          cutLimit?: number;
           withFiles: WithFiles;
           filesLimit?: number;
           latest?: boolean;
@@ -93,6 +100,7 @@ export function captureCommand(kind: "detach" | "snapshot", summary: string, ...
           drop: o.drop ?? [],
           ...parseTcp(o.tcp ?? []),
           ...(o.holdAt === undefined ? {} : { holdAt: o.holdAt }),
+          ...(o.cutLimit === undefined ? {} : { cutLimitMs: Math.round(o.cutLimit * 1000) }),
           withFiles: o.withFiles,
           ...(o.filesLimit === undefined ? {} : { filesLimitBytes: o.filesLimit }),
           signal: abort.signal,
