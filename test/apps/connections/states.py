@@ -323,6 +323,68 @@ class async_signal:
         s.send(b"more")
 
 
+# The same with a signal of its own choice, for a process group; it says what can be done.
+@case
+class chosen_signal:
+    def inside(s):
+        number = signal.SIGRTMIN + 3
+        signal.pthread_sigmask(signal.SIG_BLOCK, [number])
+        fcntl.fcntl(s, fcntl.F_SETOWN, -os.getpgrp())
+        fcntl.fcntl(s, fcntl.F_SETSIG, number)
+        fcntl.fcntl(s, fcntl.F_SETFL, fcntl.fcntl(s, fcntl.F_GETFL) | os.O_ASYNC)
+        yield
+        info = signal.sigtimedwait([number], 10)
+        must(info is not None, "no signal")
+        equal([info.si_code, info.si_band & select.POLLIN], [1, select.POLLIN], "what it says")
+        equal(s.recv(100), b"while away", "what came")
+
+    def outside(s):
+        yield
+        s.send(b"while away")
+        yield
+
+
+# A connection that is still being made, because the other end has no room for it.
+@case
+class connecting:
+    def inside(s):
+        address = s.getpeername()[0], int(s.recv(8))
+        crowd = []
+        while True:
+            new = socket.socket(s.family)
+            new.setblocking(False)
+            new.connect_ex(address)
+            crowd.append(new)
+            if not select.select([], [new], [], 0.1)[1]:
+                break
+        before = inode(new)
+        yield
+        equal(inode(new), before, "the inode")
+        equal(select.select([], [new], [], 0)[1], [], "who is connected")
+        s.send(b"make room")
+        for one in crowd:
+            must(select.select([], [one], [], 20)[1], "not connected")
+            equal(one.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR), 0, "SO_ERROR")
+        equal(new.getpeername()[:2], address, "the peer")
+        new.setblocking(True)
+        equal(new.recv(10), b"welcome", "what came")
+
+    def outside(s):
+        listener = socket.create_server((s.getsockname()[0], 0), family=s.family, backlog=0)
+        s.send(b"%8d" % listener.getsockname()[1])
+        yield
+        yield
+        read_all(s, 9)
+        listener.settimeout(0.1)
+        guests = []
+        while not select.select([s], [], [], 0)[0]:
+            try:
+                guests.append(listener.accept()[0])
+                guests[-1].send(b"welcome")
+            except TimeoutError:
+                pass
+
+
 def pattern(name, length):
     block = b"".join(struct.pack("<IcH", n, name, n & 0xFFFF) for n in range(1 << 16))
     return (block * (length // len(block) + 1))[:length]
