@@ -385,6 +385,63 @@ class connecting:
                 pass
 
 
+# A thread in accept(2), and a client that comes while it is away; another one is gone again by then.
+@case
+class accepting:
+    def inside(s):
+        listener = socket.create_server((s.getsockname()[0], 0), family=s.family)
+        before = inode(listener)
+        accepts = in_thread(listener.accept)
+        until("the thread to wait", lambda: sleeps_in(accepts.tid, 43, 288))
+        s.send(b"%8d" % listener.getsockname()[1])
+        yield
+        equal(inode(listener), before, "the inode")
+        first = accepts()[0]
+        equal(read_all(first), b"hello", "what the first said")
+        second = listener.accept()[0]
+        equal(read_all(second, 5), b"still", "what the second said")
+        second.send(b"served")
+
+    def outside(s):
+        address = s.getpeername()[0], int(read_all(s, 8))
+        yield
+        with socket.create_connection(address) as first:
+            first.send(b"hello")
+        second = socket.create_connection(address)
+        second.send(b"still")
+        yield
+        equal(read_all(second), b"served", "the answer")
+
+
+# Datagrams of all sizes, with their borders; the socket is connected.
+@case
+class udp_queue:
+    def inside(s):
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        s.send(b"here I am")
+        until("a datagram", lambda: queued(s) == 5)
+        before = inode(s), s.getsockname(), s.getpeername(), s.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        yield
+        after = inode(s), s.getsockname(), s.getpeername(), s.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        equal(after, before, "the socket")
+        s.settimeout(10)
+        for n, wanted in enumerate([b"first", b"", b"x" * 50000, b"last"]):
+            got, sender = s.recvfrom(1 << 16)
+            must(got == wanted, f"datagram {n} has {len(got)} bytes where {len(wanted)} should be")
+            equal(sender, s.getpeername(), "the sender")
+        s.send(b"thanks")
+
+    def outside(s):
+        _, peer = s.recvfrom(100)
+        s.connect(peer)
+        s.send(b"first")
+        yield
+        for bytes in [b"", b"x" * 50000, b"last"]:
+            s.send(bytes)
+        yield
+        equal(s.recv(100), b"thanks", "the answer")
+
+
 def pattern(name, length):
     block = b"".join(struct.pack("<IcH", n, name, n & 0xFFFF) for n in range(1 << 16))
     return (block * (length // len(block) + 1))[:length]
@@ -495,13 +552,15 @@ def family_of(host):
 
 def main():
     role, name, host, port = sys.argv[1:5]
-    s = socket.socket(family_of(host), socket.SOCK_STREAM)
+    s = socket.socket(family_of(host), socket.SOCK_DGRAM if name.startswith("udp_") else socket.SOCK_STREAM)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     if role == "outside":
         s.bind(address_of(host, port))
-        s.listen(1)
+        if s.type == socket.SOCK_STREAM:
+            s.listen(1)
         print("listening", flush=True)
-        s, _ = s.accept()
+        if s.type == socket.SOCK_STREAM:
+            s, _ = s.accept()
         step = cases[name].outside(s)
         next(step)
         for line in sys.stdin:
