@@ -112,12 +112,22 @@ async function onHost(t: Test): Promise<Place> {
   };
 }
 
-/** The place that PLACE names. */
-export function place(t: Test): Promise<Place> {
+/** The place that PLACE names. What it has started outside ends with the test. */
+export async function place(t: Test): Promise<Place> {
   const name = process.env["PLACE"] ?? "here";
-  if (name === "here") return here();
-  if (name === "host") return onHost(t);
-  throw new Error(`PLACE=${name}: here or host`);
+  if (name !== "here" && name !== "host") throw new Error(`PLACE=${name}: here or host`);
+  const found = await (name === "here" ? here() : onHost(t));
+  const started: Running[] = [];
+  t.teardown(async () => {
+    for (const { child } of started) child.kill("SIGKILL");
+    await Promise.all(started.map(({ ended }) => ended));
+  });
+  const outside: Place["outside"] = (command, args, options) => {
+    const one = found.outside(command, args, options);
+    started.push(one);
+    return one;
+  };
+  return { ...found, outside };
 }
 
 /** Leaves and comes back so many times; after each `proof` must hold. */
