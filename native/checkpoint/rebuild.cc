@@ -234,6 +234,7 @@ void Rebuild::build(const std::atomic<bool>& stop, std::atomic<uint64_t>& done_b
   fault_point("rebuild-state");
   tree_->end_seed();
   for (GrownProcess* p : live_) processes_->set_signals(*p);
+  processes_->tell_owners(options_.held);
   for (GrownProcess* p : live_) processes_->set_credentials(*p);
   for (GrownProcess* p : live_) processes_->park(*p);
   go_on();

@@ -275,45 +275,4 @@ void ProcessRebuilder::apply_outside(GrownProcess& p) {
   }
 }
 
-// By a process that has the handle: the signal's si_fd is the number under which O_ASYNC was set.
-void ProcessRebuilder::set_async(int64_t handle, int flags) {
-  for (auto& [number, p] : tree_.processes()) {
-    if (p.record == nullptr || p.agent == nullptr) continue;
-    for (const Value& entry : p.record->at("fds").as_list()) {
-      if (entry.as_list().at(1).as_int() != handle) continue;
-      p.agent->call(p.borrow(tree_.region()), SYS_fcntl, entry.as_list()[0].as_int(), F_SETFL,
-                    flags | O_ASYNC);
-      return;
-    }
-  }
-}
-
-void ProcessRebuilder::set_owners() {
-  for (const Value& record : plan_.at("handles").as_list()) {
-    const Value* owner = record.find("owner");
-    const auto handle = context_.handle_fds.find(record.at("id").as_int());
-    if (owner == nullptr || handle == context_.handle_fds.end()) continue;
-    const auto pid = static_cast<pid_t>(owner->at("pid").as_int());
-    const UniqueFd fd = context_.take(handle->second);
-    f_owner_ex ex{};
-    ex.type = static_cast<__pid_type>(owner->at("type").as_int(0, 2));
-    for (auto& [number, p] : tree_.processes()) {
-      if (number == 0) continue;
-      if (ex.type == F_OWNER_PGRP
-              ? p.record != nullptr && p.record->get_int("group", 0) == pid && number == pid
-              : number == pid)
-        ex.pid = p.host_pid;
-      for (const GrownThread& t : p.threads) {
-        if (ex.type == F_OWNER_TID && t.tid == pid) ex.pid = t.thread.host_tid();
-      }
-    }
-    // None was set, or it is gone: so it stays.
-    if (ex.pid != 0) check(fcntl(fd.get(), F_SETOWN_EX, &ex), "fcntl", "setting a handle's owner");
-    if (const Value* signal = owner->find("signal"))
-      fcntl(fd.get(), F_SETSIG, static_cast<int>(signal->as_int(0, kLastSignal)));
-    if ((record.at("flags").as_int() & O_ASYNC) != 0)
-      set_async(record.at("id").as_int(), fcntl(fd.get(), F_GETFL));
-  }
-}
-
 }  // namespace virt

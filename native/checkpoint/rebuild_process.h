@@ -4,12 +4,14 @@
 
 #include <sys/resource.h>
 
+#include <map>
 #include <string>
 #include <vector>
 
 #include "arch/xstate.h"
 #include "checkpoint/grow_tree.h"
 #include "resources/rebuild_context.h"
+#include "sys/fd.h"
 
 namespace virt {
 
@@ -29,6 +31,8 @@ class ProcessRebuilder {
   void set_signals(GrownProcess& p);     // actions, stacks, timers, and last what was pending
   void set_credentials(GrownProcess& p);
   void set_owners();  // F_SETOWN of shared handles, once
+  // What came at sockets of the pod's holder while nobody could be told: after all have their signals.
+  void tell_owners(const std::map<int64_t, UniqueFd>& held);
   // Each thread at its registers, in the agent's park: it goes home when the pod is committed.
   void park(GrownProcess& p);
   // After the commit: the agent's memory removed, the real registers set, the process let go.
@@ -44,6 +48,8 @@ class ProcessRebuilder {
   bool set_limit(GrownProcess& p, size_t which, const rlimit64& limit);
   void queue_pending(GrownProcess& p);
   void set_async(int64_t handle, int flags);
+  void tell_owner(const Value& record, int signal, int code, int16_t events);
+  int fd_of(int64_t handle);
   void remove_region(GrownProcess& p, const Borrowed& leader);
 
   const Value& plan_;

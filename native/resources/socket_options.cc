@@ -3,6 +3,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <netinet/udp.h>
+#include <poll.h>
 #include <sys/socket.h>
 
 #include <cerrno>
@@ -133,6 +134,15 @@ bool is_buffer(const Option& o) {
   return o.level == SOL_SOCKET && (o.name == SO_SNDBUF || o.name == SO_RCVBUF);
 }
 
+// Then the greatest segment is what both sides agreed on, and can be set no more (tcp(7)).
+bool is_or_was_connected(int fd) {
+  pollfd p{fd, POLLRDHUP, 0};
+  if (poll(&p, 1, 0) > 0 && (p.revents & POLLRDHUP) != 0) return true;
+  sockaddr_storage peer;
+  socklen_t size = sizeof peer;
+  return getpeername(fd, reinterpret_cast<sockaddr*>(&peer), &size) == 0;
+}
+
 }  // namespace
 
 Value changed_options(int fd, int fresh) {
@@ -152,6 +162,7 @@ Value changed_options(int fd, int fresh) {
       if (knows_locks && (locked & (o.name == SO_SNDBUF ? kSendLocked : kReceiveLocked)) == 0) continue;
       if (!knows_locks && type == SOCK_STREAM && family != AF_UNIX) continue;
     }
+    if (o.level == IPPROTO_TCP && o.name == TCP_MAXSEG && is_or_was_connected(fd)) continue;
     const std::string now = get(fd, o);
     if (now.empty() || now == get(fresh, o)) continue;
     Value option = Value::list();

@@ -120,7 +120,8 @@ t.test("nginx under 200 connections of wrk", async (t) => {
     at
       .outside("/bin/cat", ["/proc/net/tcp"])
       .ended.then(
-        ({ out }) => out.split("\n").filter((line) => line.split(/ +/)[4] === "01" && line.includes(hex(port))).length,
+        ({ out }) =>
+          out.split("\n").filter((line) => line.trim().split(/ +/)[3] === "01" && line.includes(hex(port))).length,
       );
   await until("200 connections", async () => (await established()) >= 200);
   await cycles(pod, async () => {

@@ -8,7 +8,7 @@ import { join } from "node:path";
 import t from "tap";
 import type { Pod } from "virt-run";
 import { reattach } from "virt-run";
-import { fiveCycles, freePort, leaveNothing, run, untilFree } from "../support/apps.js";
+import { fiveCycles, freePort, leaveNothing, run } from "../support/apps.js";
 import { sandbox } from "../support/env.js";
 import { needs } from "../support/packages.js";
 import { imageName, logged, start, until } from "../support/pods.js";

@@ -17,7 +17,9 @@ import { until } from "./pods.js";
 type Options = SpawnOptions & { input?: string | Buffer };
 
 /** Waits for its standard input to end, and for children that others have left to it meanwhile. */
-const keeper = 'echo up; while read -r _; do :; done; echo "down"';
+const keeper = "echo up; while read -r _; do :; done";
+/** As bash(1) is told it; by the last word leftovers.ts knows a host that was forgotten. */
+const keeping = () => [needs("bash"), "-c", keeper, sandbox];
 
 let made = 0;
 
@@ -62,7 +64,7 @@ export async function makeHosts(t: Test, names: readonly string[]): Promise<Host
     return kept;
   };
   const root = isRoot ? [] : ["--user", "--map-root-user"];
-  const middle = new Middle(await keep([needs("unshare"), ...root, "--net", needs("bash"), "-c", keeper]));
+  const middle = new Middle(await keep([needs("unshare"), ...root, "--net", ...keeping()]));
   middle.ip("link", "add", "switch", "type", "bridge");
   middle.ip("link", "set", "switch", "up");
   const hosts: Host[] = [];
@@ -75,7 +77,6 @@ class Kept {
   readonly #running: Running;
 
   constructor([command, ...words]: string[]) {
-    // Nothing of the sandbox in its command or environment: were it in there, each keeper would be a leftover.
     this.#running = running(command as string, words, { cwd: "/", env: { PATH: process.env["PATH"] } });
   }
 
@@ -135,17 +136,7 @@ async function makeHost(
 ): Promise<Host> {
   const { uid, gid } = { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 };
   const self = isRoot ? [] : ["--user", `--map-user=${uid}`, `--map-group=${gid}`];
-  const own = [
-    needs("unshare"),
-    ...self,
-    "--pid",
-    "--fork",
-    "--kill-child",
-    "--mount-proc",
-    needs("bash"),
-    "-c",
-    keeper,
-  ];
+  const own = [needs("unshare"), ...self, "--pid", "--fork", "--kill-child", "--mount-proc", ...keeping()];
   // Its disk is at one place on every host, where no other's is to be seen.
   const disk = join(sandbox, `disk-${made++}-${name}`);
   const directory = join(sandbox, "disk");

@@ -22,6 +22,8 @@ export interface Traveller {
   /** Out of it, at the place where it comes back. */
   reattach(): Promise<void>;
   kill(signal: NodeJS.Signals): Promise<void>;
+  /** Ends all of it, if it has not ended yet. */
+  destroy(): Promise<void>;
   /** Waits for its end; gives the exit code of its first program. */
   ended(): Promise<number | null>;
 }
@@ -61,6 +63,7 @@ class Here implements Traveller {
   }
 
   kill = (signal: NodeJS.Signals) => this.#pod.kill(signal);
+  destroy = () => this.#pod.destroy();
   ended = async () => (await this.#pod.ended()).code;
 }
 
@@ -101,6 +104,7 @@ async function onHost(t: Test): Promise<Place> {
           await home.run("/bin/rm", ["-r", image]);
         },
         kill: async (signal) => void (await say("kill", "-s", signal, id)),
+        destroy: async () => void (await home.virtRun(["rm", "-f", id])),
         ended: async () => (await home.virtRun(["wait", id])).code,
       };
     },
@@ -108,12 +112,22 @@ async function onHost(t: Test): Promise<Place> {
   };
 }
 
-/** The place that PLACE names. */
-export function place(t: Test): Promise<Place> {
+/** The place that PLACE names. What it has started outside ends with the test. */
+export async function place(t: Test): Promise<Place> {
   const name = process.env["PLACE"] ?? "here";
-  if (name === "here") return here();
-  if (name === "host") return onHost(t);
-  throw new Error(`PLACE=${name}: here or host`);
+  if (name !== "here" && name !== "host") throw new Error(`PLACE=${name}: here or host`);
+  const found = await (name === "here" ? here() : onHost(t));
+  const started: Running[] = [];
+  t.teardown(async () => {
+    for (const { child } of started) child.kill("SIGKILL");
+    await Promise.all(started.map(({ ended }) => ended));
+  });
+  const outside: Place["outside"] = (command, args, options) => {
+    const one = found.outside(command, args, options);
+    started.push(one);
+    return one;
+  };
+  return { ...found, outside };
 }
 
 /** Leaves and comes back so many times; after each `proof` must hold. */
