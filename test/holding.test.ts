@@ -143,6 +143,7 @@ t.test("when the holder is killed the connection is lost, and that is said", asy
   await logged(again, "END");
   t.match(again.logs().toString(), /GONE Connection reset by peer/);
   await again.destroy();
+  t.match(await cli(["rm", id]), { code: 0 });
 });
 
 t.test("a reattach that fails leaves it with the holder; two at once do not share it", async (t) => {

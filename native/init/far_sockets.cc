@@ -234,7 +234,8 @@ void FarSockets::finish() {
   for (Through& t : throughs_) {
     t.relay->end_datagrams();
     const int64_t end = monotonic_ns() + int64_t{t.cut_limit_ms} * 1'000'000;
-    while (leads(*t.relay) && !t.relay->is_delivered() && monotonic_ns() < end) wait_for_news(*t.relay);
+    const auto waits = [&t] { return t.relay->status().over == relay::Over::no && !t.relay->is_delivered(); };
+    while (waits() && monotonic_ns() < end) wait_for_news(*t.relay);
   }
 }
 

@@ -31,7 +31,7 @@ import { version } from "../version.js";
 import { checkCutLimit, holderName, holderSocket, parseReach } from "./holder.js";
 import { ownSource } from "./isolation.js";
 import type { Pod } from "./pod.js";
-import { podDirectory, removeTree, saveRecord } from "./store.js";
+import { holderName, podDirectory, removeTree, saveRecord } from "./store.js";
 
 /**
  * How far a long job is.

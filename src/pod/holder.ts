@@ -9,7 +9,7 @@ import { ControlConnection } from "../control/connection.js";
 import { decodeHoldStatus, FrameType, frame, type HoldStatus, uint32s } from "../control/protocol.js";
 import { VirtError } from "../errors.js";
 import { native } from "../native.js";
-import type { PodRecord } from "./store.js";
+import { holderName, type PodRecord } from "./store.js";
 
 /**
  * What is kept alive of a detached pod until its image is reattached.
@@ -29,11 +29,6 @@ export interface Holding {
   heldMs: number;
   /** The pod is on another host, to which these are passed on; "cut" while that cannot be reached. */
   forwarding?: "connected" | "cut";
-}
-
-/** Name of a holder's socket in the directory of control sockets. */
-export function holderName(id: string): string {
-  return `${id}.hold`;
 }
 
 export function holderSocket(record: Pick<PodRecord, "id" | "socket">): string {

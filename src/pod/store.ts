@@ -15,7 +15,7 @@ import {
   statSync,
   writeFileSync,
 } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { ControlConnection } from "../control/connection.js";
 import type { StdioKind } from "../control/protocol.js";
 import { VirtError } from "../errors.js";
@@ -116,6 +116,11 @@ export function overlayUpper(id: string, directory: string): string {
   return join(podFilesDirectory(id), directory, "upper");
 }
 
+/** Name of a holder's socket in the directory of control sockets. */
+export function holderName(id: string): string {
+  return `${id}.hold`;
+}
+
 /** A new pod's id, directory and socket path. The record is written by saveRecord(). */
 export function newPod(): { id: string; directory: string; socket: string } {
   const id = native.randomHex(6);
@@ -151,6 +156,7 @@ export function loadRecords(): PodRecord[] {
 /** Forgets a pod that has ended. */
 export function removePod(record: PodRecord): void {
   rmSync(record.socket, { force: true });
+  rmSync(join(dirname(record.socket), holderName(record.id)), { force: true }); // of one that was killed
   removeTree(podDirectory(record.id));
 }
 
