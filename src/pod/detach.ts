@@ -28,7 +28,7 @@ import { relocate, toPod } from "../remap/address.js";
 import { checkTcp, type TcpPolicy, type TcpRule } from "../remap/tcp-policy.js";
 import type { Interposition } from "../rules/interposition.js";
 import { version } from "../version.js";
-import { checkCutLimit, holderName, holderSocket, parseReach } from "./holder.js";
+import { checkCutLimit, holderSocket, parseReach } from "./holder.js";
 import { ownSource } from "./isolation.js";
 import type { Pod } from "./pod.js";
 import { holderName, podDirectory, removeTree, saveRecord } from "./store.js";
