@@ -29,6 +29,10 @@ constexpr size_t kMostTakers = 16, kMostHeld = 1 << 20;
 
 }  // namespace
 
+Holder::~Holder() {
+  if (listener_) unlinkat(directory_.get(), name_.c_str(), 0);
+}
+
 int Holder::listen(int directory, const std::string& name, std::string_view key) {
   if (listener_) return EALREADY;
   if (name.empty() || name[0] == '.' || name.find('/') != std::string::npos ||
@@ -155,7 +159,6 @@ void Holder::run() {
       return !c->open();
     });
   }
-  unlinkat(directory_.get(), name_.c_str(), 0);
 }
 
 void Holder::accept_taker() {

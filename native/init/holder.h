@@ -19,6 +19,10 @@ namespace virt::init {
 
 class Holder {
  public:
+  Holder() = default;
+  Holder(const Holder&) = delete;
+  Holder& operator=(const Holder&) = delete;
+  ~Holder();
   // A socket called `name` in `directory`. `key`: whoever takes what is held must know it. 0 or errno.
   int listen(int directory, const std::string& name, std::string_view key);
   // Relays of other hosts come to this address (a sockaddr of TCP; port 0: any). Where threads may be started, later: start().

@@ -49,6 +49,7 @@ class Keeper {
   void handle_lock(Connection& c, const Frame& f);
   void handle_open(Connection& c, const Frame& f);
   void handle_seed(Connection& c, const Frame& f);
+  void handle_release(Connection& c, const Frame& f);
   void handle_hold(Connection& c, const Frame& f);
   void handle_relay(Connection& c, const Frame& f);
   void handle_far(Connection& c, const Frame& f);

@@ -100,7 +100,7 @@ int run(int plan_fd, int control, int listener) {
   if (holder) {
     prctl(PR_SET_NAME, "virt-hold");
     leave_mounts();
-    if (interposer.run_unfiltered([&] { return holder->start(); }) == 0) holder->run();
+    holder->run();
   }
   return code;
 }

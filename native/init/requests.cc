@@ -86,15 +86,9 @@ void Keeper::handle(Connection& c, const Frame& f) {
       c.reply(f, tree && mount_tree(tree, to) ? 0 : errno);
       return;
     }
-    case Type::kRelease: {
-      Reader r(f.payload);
-      detached_ = r.number<uint32_t>() != 0;
-      kill(-1, SIGKILL);  // one call: nothing in the pod runs after it
-      if (detached_ && c.far_frozen && far_sockets_) far_sockets_->leave();
-      c.reply(f, 0);
-      reap();
+    case Type::kRelease:
+      handle_release(c, f);
       return;
-    }
     case Type::kSeed:
       handle_seed(c, f);
       return;
@@ -125,6 +119,22 @@ void Keeper::handle(Connection& c, const Frame& f) {
     default:
       c.reply(f, EOPNOTSUPP);
   }
+}
+
+void Keeper::handle_release(Connection& c, const Frame& f) {
+  Reader r(f.payload);
+  const bool detached = r.number<uint32_t>() != 0;
+  if (!r.done()) return c.reply(f, EINVAL);
+  // What can still fail comes first.
+  if (detached && holder_) {
+    if (const int error = interposer_.run_unfiltered([this] { return holder_->start(); }); error != 0)
+      return c.reply(f, error);
+  }
+  detached_ = detached;
+  kill(-1, SIGKILL);  // one call: nothing in the pod runs after it
+  if (detached_ && c.far_frozen && far_sockets_) far_sockets_->leave();
+  c.reply(f, 0);
+  reap();
 }
 
 int Keeper::viewers_of(int console) const {
