@@ -9,6 +9,7 @@ import { freemem, tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { type Image, launch, type Pod, reattach } from "virt-run";
+import { connections } from "./connections.js";
 import { calls, programs, servers } from "./interposer.js";
 import { report, reportMost, reportRatio, reportShare, timed } from "./measure.js";
 
@@ -17,7 +18,7 @@ for (const key of ["XDG_RUNTIME_DIR", "XDG_STATE_HOME", "XDG_DATA_HOME"])
   process.env[key] = join(work, key.toLowerCase());
 const anchors = join(work, "anchors");
 const gibibyte = 2 ** 30;
-const root = new URL("..", import.meta.url).pathname;
+const root = new URL("../..", import.meta.url).pathname;
 const cli = join(root, "dist/cli/virt-run.cjs");
 let images = 0;
 const imagePath = () => join(work, `image-${images++}`);
@@ -194,6 +195,7 @@ try {
   await run("calls", () => calls(root, work));
   await run("programs", () => programs(root));
   await run("servers", () => servers(work, redisArguments));
+  await run("connections", () => connections({ root, work, cli, imagePath }));
   const { bavail, bsize } = statfsSync(work);
   if (freemem() < 5 * gibibyte || bavail * bsize < 3 * gibibyte) {
     report({

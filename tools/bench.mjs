@@ -4,7 +4,7 @@ import { build } from "esbuild";
 
 await build({
   entryPoints: ["bench/run.ts"],
-  outfile: "build/bench.mjs",
+  outfile: "build/bench/run.mjs", // as deep as test/support, whose modules look for things beside them
   bundle: true,
   platform: "node",
   target: "node20",
@@ -12,5 +12,5 @@ await build({
   packages: "external",
   logLevel: "warning",
 });
-const { status } = spawnSync(process.execPath, ["build/bench.mjs", ...process.argv.slice(2)], { stdio: "inherit" });
+const { status } = spawnSync(process.execPath, ["build/bench/run.mjs", ...process.argv.slice(2)], { stdio: "inherit" });
 process.exit(status ?? 1);

@@ -81,14 +81,17 @@ const std::map<uint64_t, UnixSocketInfo>& CaptureContext::unix_sockets() {
   return *unix_sockets_;
 }
 
-UniqueFd CaptureContext::fresh_like(int fd) const {
-  int values[3] = {};
+const OptionValues& CaptureContext::fresh_options(int fd) {
+  std::array<int, 3> values{};
   constexpr int kNames[] = {SO_DOMAIN, SO_TYPE, SO_PROTOCOL};
-  for (int i = 0; i < 3; ++i) {
+  for (size_t i = 0; i < values.size(); ++i) {
     socklen_t size = sizeof values[i];
     check(getsockopt(fd, SOL_SOCKET, kNames[i], &values[i], &size), "getsockopt", "examining a socket");
   }
-  return make_socket(values[0], values[1], values[2]);
+  const auto known = fresh_options_.find(values);
+  if (known != fresh_options_.end()) return known->second;
+  const UniqueFd fresh = make_socket(values[0], values[1], values[2]);
+  return fresh_options_.emplace(values, option_values(fresh.get())).first->second;
 }
 
 int CaptureContext::file(const std::string& shown_path, const struct stat& st, int fd, const Blocker& about) {

@@ -2,6 +2,7 @@
 // refers to, what could not be carried.
 #pragma once
 
+#include <array>
 #include <deque>
 #include <functional>
 #include <map>
@@ -14,6 +15,7 @@
 #include "base/value.h"
 #include "resources/blocker.h"
 #include "resources/handle.h"
+#include "resources/socket_options.h"
 #include "sys/sock_diag.h"
 
 namespace virt {
@@ -54,8 +56,8 @@ class CaptureContext {
   const std::map<uint64_t, UnixSocketInfo>& unix_sockets();
   // A socket (socket(2)) of the pod's network namespace, to ask or to compare with.
   std::function<UniqueFd(int family, int type, int protocol)> make_socket;
-  // One that is like another as it was when it was made.
-  [[nodiscard]] UniqueFd fresh_like(int fd) const;
+  // The options of one that is like another as it was when it was made; asked once for each sort of socket.
+  const OptionValues& fresh_options(int fd);
 
   // --- what the image refers to
   // A file that is open or mapped, by its path inside the pod; the same file gives the same id. Reports a
@@ -122,6 +124,7 @@ class CaptureContext {
   std::map<Inode, int> object_ids_;
   std::deque<MemoryObject> memories_;  // references to them stay good
   std::optional<std::map<uint64_t, UnixSocketInfo>> unix_sockets_;
+  std::map<std::array<int, 3>, OptionValues> fresh_options_;  // by family, type, protocol
 };
 
 // True if the link text shows that the name is gone ("/x (deleted)"), and the text without that.

@@ -143,7 +143,7 @@ void capture(Handle& h, CaptureContext& c) {
     h.link = show(*local);  // what a person knows it by, in messages
   }
   type == SOCK_STREAM ? capture_tcp(h, c) : capture_udp(h, c);
-  h.record.set("options", changed_options(fd, c.fresh_like(fd).get()));
+  h.record.set("options", changed_options(fd, c.fresh_options(fd)));
   if (has_filter(fd))
     c.block(h, "ERR_UNSUPPORTED", "a socket filter (SO_ATTACH_FILTER)", "let the program detach it first");
 }

@@ -8,6 +8,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <iterator>
 
 #include "base/error.h"
 #include "sys/fd.h"
@@ -143,28 +144,47 @@ bool is_or_was_connected(int fd) {
   return getpeername(fd, reinterpret_cast<sockaddr*>(&peer), &size) == 0;
 }
 
+struct SocketSort {
+  int family, type, protocol;
+  explicit SocketSort(int fd)
+      : family(int_option(fd, SO_DOMAIN)),
+        type(int_option(fd, SO_TYPE)),
+        protocol(int_option(fd, SO_PROTOCOL)) {}
+
+  [[nodiscard]] bool may_have(const Option& o) const {
+    if ((o.family != 0 && o.family != family) || (o.type != 0 && o.type != type)) return false;
+    if (family == AF_UNIX && o.level != SOL_SOCKET) return false;
+    if (o.level == IPPROTO_TCP && protocol != IPPROTO_TCP) return false;
+    return o.level != IPPROTO_UDP || protocol == IPPROTO_UDP;
+  }
+};
+
 }  // namespace
 
-Value changed_options(int fd, int fresh) {
-  const int family = int_option(fd, SO_DOMAIN), type = int_option(fd, SO_TYPE),
-            protocol = int_option(fd, SO_PROTOCOL);
+OptionValues option_values(int fd) {
+  const SocketSort sort(fd);
+  OptionValues values;
+  for (const Option& o : kOptions) values.push_back(sort.may_have(o) ? get(fd, o) : std::string());
+  return values;
+}
+
+Value changed_options(int fd, const OptionValues& fresh) {
+  const SocketSort sort(fd);
   // TCP sizes its buffers itself; only a size the program has set is to be set again (SO_BUF_LOCK, 5.14).
   int locked = kSendLocked | kReceiveLocked;
   socklen_t size = sizeof locked;
   const bool knows_locks = getsockopt(fd, SOL_SOCKET, SO_BUF_LOCK, &locked, &size) == 0;
   Value out = Value::list();
-  for (const Option& o : kOptions) {
-    if ((o.family != 0 && o.family != family) || (o.type != 0 && o.type != type)) continue;
-    if (family == AF_UNIX && o.level != SOL_SOCKET) continue;
-    if (o.level == IPPROTO_TCP && protocol != IPPROTO_TCP) continue;
-    if (o.level == IPPROTO_UDP && protocol != IPPROTO_UDP) continue;
+  for (size_t i = 0; i < std::size(kOptions); ++i) {
+    const Option& o = kOptions[i];
+    if (!sort.may_have(o)) continue;
     if (is_buffer(o)) {
       if (knows_locks && (locked & (o.name == SO_SNDBUF ? kSendLocked : kReceiveLocked)) == 0) continue;
-      if (!knows_locks && type == SOCK_STREAM && family != AF_UNIX) continue;
+      if (!knows_locks && sort.type == SOCK_STREAM && sort.family != AF_UNIX) continue;
     }
     if (o.level == IPPROTO_TCP && o.name == TCP_MAXSEG && is_or_was_connected(fd)) continue;
     const std::string now = get(fd, o);
-    if (now.empty() || now == get(fresh, o)) continue;
+    if (now.empty() || now == fresh.at(i)) continue;
     Value option = Value::list();
     option.push(o.level);
     option.push(o.name);

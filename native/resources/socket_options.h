@@ -2,13 +2,19 @@
 // tcp(7), ip(7), ipv6(7), unix(7)).
 #pragma once
 
+#include <string>
+#include <vector>
+
 #include "base/value.h"
 
 namespace virt {
 
-// A list of [level, name, bytes]. `fresh` is a socket of the same family, type and protocol that was just made in the
-// same network namespace: some values there are by sysctl.
-Value changed_options(int fd, int fresh);
+// The value of each option that there is, in the order of our table; empty where the socket has no such option.
+using OptionValues = std::vector<std::string>;
+OptionValues option_values(int fd);
+// A list of [level, name, bytes]. `fresh`: of a socket of the same family, type and protocol that was just made in the same
+// network namespace: some values there are by sysctl.
+Value changed_options(int fd, const OptionValues& fresh);
 // Whether a program filters what the socket receives (SO_ATTACH_FILTER, SO_ATTACH_BPF).
 bool has_filter(int fd);
 

@@ -140,7 +140,7 @@ void capture(Handle& h, CaptureContext& c) {
     return;
   }
   const UnixSocketInfo& info = found->second;
-  h.record.set("options", changed_options(fd, c.fresh_like(fd).get()));
+  h.record.set("options", changed_options(fd, c.fresh_options(fd)));
   if (has_filter(fd))
     c.block(h, "ERR_UNSUPPORTED", "a socket filter (SO_ATTACH_FILTER)", "let the program detach it first");
   const bool connected = info.has_peer && (info.state == kEstablished || type == SOCK_DGRAM);

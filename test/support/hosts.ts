@@ -7,7 +7,6 @@
 import type { SpawnOptions } from "node:child_process";
 import { mkdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import type { Test } from "tap";
 import { isRoot, run } from "./apps.js";
 import { program, type Running, running, type Said } from "./cli.js";
 import { sandbox } from "./env.js";
@@ -51,8 +50,11 @@ export interface Host {
   crash(): Promise<void>;
 }
 
-/** Makes hosts that reach each other, for one test; they end with it. */
-export async function makeHosts(t: Test, names: readonly string[]): Promise<Host[]> {
+/** Makes hosts that reach each other, for one test, or whatever else says when it ends; they end with it. */
+export async function makeHosts(
+  t: { teardown(end: () => Promise<void>): void },
+  names: readonly string[],
+): Promise<Host[]> {
   const keepers: Kept[] = [];
   t.teardown(async () => {
     for (const k of keepers.reverse()) await k.end();
