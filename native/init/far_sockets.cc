@@ -134,15 +134,11 @@ void FarSockets::wait_for_news() {
   if (poll(&p, 1, kLookMs) > 0) (void)!read(p.fd, &count, sizeof count);
 }
 
-// A peer that reads nothing is not waited for for ever: as long as a cut may last.
+// A peer that does not read is not waited for for ever: as long as a cut may last.
 void FarSockets::finish() {
-  relay_->end_datagrams();
+  relay_->let_go();
   const int64_t end = monotonic_ns() + int64_t{cut_limit_ms_} * 1'000'000;
-  for (;;) {
-    const relay::Status status = relay_->status();
-    if (status.over != relay::Over::no || relay_->is_delivered() || monotonic_ns() >= end) return;
-    wait_for_news();
-  }
+  while (relay_->status().over == relay::Over::no && monotonic_ns() < end) wait_for_news();
 }
 
 }  // namespace virt::init

@@ -44,6 +44,7 @@ bool Relay::take_data(const Record& record, const char* payload) {
 
 // After anything has happened to a channel: what is to be watched, sent, acknowledged.
 void Relay::settle(Channel* channel, uint32_t id) {
+  if (letting_go_) channel->let_go();
   if (channel->is_over()) {
     streams_[id].reset();
     --living_streams_;
