@@ -307,7 +307,13 @@ std::map<int64_t, UniqueFd> RebuildJob::make_far() {
                               static_cast<uint32_t>(s.family), static_cast<uint32_t>(s.type),
                               s.v6_only ? 1U : 0U, s.local, s.peer});
     }
-    auto reply = control_->call(Type::kRelay, encode(plan), "making sockets of another host");
+    ControlClient::Reply reply;
+    try {
+      reply = control_->call(Type::kRelay, encode(plan), "making sockets of another host");
+    } catch (const OsError& e) {
+      if (e.error() != EMFILE) throw;
+      throw OsError("ERR_TOO_MANY_FILES", "socket", EMFILE, "making sockets of another host");
+    }
     if (reply.fds.size() != end - at)
       throw OsError("ERR_TOO_MANY_FILES", "recvmsg", EMFILE, "making sockets of another host");
     for (size_t i = at; i < end; ++i) {

@@ -57,7 +57,7 @@ class Channel {
   [[nodiscard]] bool is_over() const;
   // Nobody has the socket's other end: when all is read that was written there, it is closed.
   void let_go() {
-    if (read_done_ && !aborted_ && !was_reset_) local_is_gone(Mark::gone, 0);
+    if (read_done_ && !write_done_) local_is_gone(Mark::gone, 0);
   }
   // By the peer.
   [[nodiscard]] bool was_reset() const { return was_reset_; }

@@ -57,7 +57,8 @@ std::unique_ptr<DatagramEnd> datagram_socket(UniqueFd socket) {
 
 void DatagramChannel::put(Tunnel* tunnel, std::string_view address, std::string_view payload) const {
   const auto size = static_cast<uint32_t>(address.size() + payload.size());
-  tunnel->put({Type::datagram, Mark::none, static_cast<uint16_t>(address.size()), id_, size, 0, 0}, address, payload);
+  tunnel->put({Type::datagram, Mark::none, static_cast<uint16_t>(address.size()), id_, size, 0, 0}, address,
+              payload);
 }
 
 size_t DatagramChannel::pass_on(Tunnel* tunnel, char* scratch) {

@@ -33,11 +33,11 @@ void Seal::close(char* text, size_t size, const char* clear, size_t clear_size) 
   unsigned char nonce[12];
   next_nonce(nonce);
   if (cipher_ == Cipher::aes256_gcm) {
-    crypto_aead_aes256gcm_encrypt_detached_afternm(bytes(text), bytes(text) + size, nullptr, bytes(text), size,
-                                                   bytes(clear), clear_size, nullptr, nonce, &aes_);
+    crypto_aead_aes256gcm_encrypt_detached_afternm(bytes(text), bytes(text) + size, nullptr, bytes(text),
+                                                   size, bytes(clear), clear_size, nullptr, nonce, &aes_);
   } else {
-    crypto_aead_chacha20poly1305_ietf_encrypt_detached(bytes(text), bytes(text) + size, nullptr, bytes(text), size,
-                                                       bytes(clear), clear_size, nullptr, nonce, key_);
+    crypto_aead_chacha20poly1305_ietf_encrypt_detached(bytes(text), bytes(text) + size, nullptr, bytes(text),
+                                                       size, bytes(clear), clear_size, nullptr, nonce, key_);
   }
 }
 
@@ -50,8 +50,8 @@ bool Seal::open(char* text, size_t size, const char* clear, size_t clear_size) {
                                                           &aes_) == 0;
   }
   return crypto_aead_chacha20poly1305_ietf_decrypt_detached(bytes(text), nullptr, bytes(text), size,
-                                                            bytes(text) + size, bytes(clear), clear_size, nonce,
-                                                            key_) == 0;
+                                                            bytes(text) + size, bytes(clear), clear_size,
+                                                            nonce, key_) == 0;
 }
 
 }  // namespace virt::relay

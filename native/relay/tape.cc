@@ -117,7 +117,8 @@ bool Tape::decode(wire::Reader* in, size_t most) {
   for (uint32_t i = 0; i < count; ++i) {
     const auto offset = in->number<uint64_t>();
     const auto mark = in->number<Mark>();
-    if (!in->ok() || offset < begin_ || offset >= end() || mark == Mark::none || mark > Mark::gone) return false;
+    if (!in->ok() || offset < begin_ || offset >= end() || mark == Mark::none || mark > Mark::gone)
+      return false;
     if (!marks_.empty() && marks_.back().offset >= offset) return false;
     marks_.push_back({offset, mark});
   }

@@ -167,7 +167,8 @@ char* Tunnel::reserve(size_t size) {
   if (out_size_ - tail_ < size) {
     const size_t used = tail_ - head_;
     if (head_ == 0 || out_size_ - used < size) {
-      const size_t larger = std::max(used + size, state_ == TunnelState::open ? kQueueBytes + 2 * kSealedBytes : 0);
+      const size_t larger =
+          std::max(used + size, state_ == TunnelState::open ? kQueueBytes + 2 * kSealedBytes : 0);
       std::unique_ptr<char[]> grown(new char[larger]);
       if (used > 0) std::memcpy(grown.get(), out_.get() + head_, used);
       out_ = std::move(grown);

@@ -3,6 +3,7 @@
  * reattach itself, or two of them at once. Each ends in a clear state: all of them go on, or all of them are reset; nobody hangs,
  * and nothing is delivered twice.
  */
+import { createHash } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join as path } from "node:path";
 import t, { type Test } from "tap";
@@ -183,9 +184,14 @@ t.test("who knows no key gets nothing, and disturbs nobody", async (t) => {
   await peer.do(`babble('${a.address}', ${port}, 30)`);
   // An image with another key: the right place, the wrong word.
   const strange = path(a.disk, image.slice(a.directory.length), "manifest.json");
-  writeFileSync(strange, JSON.stringify({ ...manifest, holder: { ...manifest.holder, key: "5".repeat(64) } }));
+  const write = (document: unknown) => {
+    const text = JSON.stringify(document);
+    writeFileSync(strange, text);
+    writeFileSync(strange.replace(/json$/, "sha256"), createHash("sha256").update(text).digest("hex"));
+  };
+  write({ ...manifest, holder: { ...manifest.holder, key: "5".repeat(64) } });
   refused(t, await pod.tryReattach(image, b), "ERR_CONNECTION", "the wrong key");
-  writeFileSync(strange, JSON.stringify(manifest));
+  write(manifest);
   await pod.reattach(image, b);
   const bytes = 8 << 20;
   const flow = [pod.begin(`pour('one', 'x', ${bytes}, 5000)`), peer.begin(`gulp('one', 'x', ${bytes})`)];
