@@ -17,9 +17,10 @@ class HandMadePeer {
   // Whether the holder takes it.
   bool greet() {
     return wait_until([this] {
-      tunnel_.on_readable();
-      return tunnel_.state() != TunnelState::greeting;
-    }) && tunnel_.state() == TunnelState::open;
+             tunnel_.on_readable();
+             return tunnel_.state() != TunnelState::greeting;
+           }) &&
+           tunnel_.state() == TunnelState::open;
   }
   void say(const Record& record, std::string_view payload = {}) {
     tunnel_.put(record, payload.data());
@@ -126,17 +127,17 @@ TEST_CASE("a recorded hello opens nothing") {
 TEST_CASE("what no honest peer says ends its tunnel and no connection") {
   const uint32_t window = 1 << 20;
   const std::vector<std::pair<Record, std::string>> lies = {
-      {{Type::data, Mark::none, 0, 99, 1, 0, 0}, "x"},                      // a channel that never was
-      {{Type::data, Mark::none, 0, 1, 1, 0, 7}, "x"},                       // a gap
-      {{Type::data, Mark::fin, 0, 1, 2, 0, 0}, "xx"},                       // a mark is one byte
-      {{Type::data, static_cast<Mark>(9), 0, 1, 1, 0, 0}, "x"},             // no mark
-      {{Type::data, Mark::none, 0, 1, 0, 0, 0}, ""},                        // nothing
-      {{Type::data, Mark::none, 1, 1, 1, 0, 0}, "x"},                       // an address
-      {{Type::acked, Mark::none, 0, 1, 0, 0, 5}, ""},                       // more than was sent
-      {{Type::acked, Mark::none, 0, 1, 0, 0, UINT64_MAX}, ""},              //
-      {{Type::begin, Mark::none, 0, window, 0, 0, 1}, ""},                  // again
-      {{static_cast<Type>(200), Mark::none, 0, 1, 0, 0, 0}, ""},            // no type
-      {{Type::datagram, Mark::none, 0, 1, 1, 0, 0}, "x"},                   // a stream
+      {{Type::data, Mark::none, 0, 99, 1, 0, 0}, "x"},            // a channel that never was
+      {{Type::data, Mark::none, 0, 1, 1, 0, 7}, "x"},             // a gap
+      {{Type::data, Mark::fin, 0, 1, 2, 0, 0}, "xx"},             // a mark is one byte
+      {{Type::data, static_cast<Mark>(9), 0, 1, 1, 0, 0}, "x"},   // no mark
+      {{Type::data, Mark::none, 0, 1, 0, 0, 0}, ""},              // nothing
+      {{Type::data, Mark::none, 1, 1, 1, 0, 0}, "x"},             // an address
+      {{Type::acked, Mark::none, 0, 1, 0, 0, 5}, ""},             // more than was sent
+      {{Type::acked, Mark::none, 0, 1, 0, 0, UINT64_MAX}, ""},    //
+      {{Type::begin, Mark::none, 0, window, 0, 0, 1}, ""},        // again
+      {{static_cast<Type>(200), Mark::none, 0, 1, 0, 0, 0}, ""},  // no type
+      {{Type::datagram, Mark::none, 0, 1, 1, 0, 0}, "x"},         // a stream
   };
   for (const auto& [record, payload] : lies) {
     Hosts hosts;
@@ -177,7 +178,8 @@ TEST_CASE("damaged frames: the tunnel is made again, the connections do not noti
   unsigned tunnels = 0;
   Proxy proxy(hosts.listener, [&] {
     // From some time on the tunnel is sound, for a violation is punished by a pause.
-    return Proxy::Fate{UINT64_MAX, ++tunnels > 16 ? UINT64_MAX : random.below(tunnels % 2 == 0 ? 500 : 100'000)};
+    return Proxy::Fate{UINT64_MAX,
+                       ++tunnels > 16 ? UINT64_MAX : random.below(tunnels % 2 == 0 ? 500 : 100'000)};
   });
   hosts.start(&proxy.listener);
   Traffic traffic(8);
@@ -244,7 +246,8 @@ TEST_CASE("frozen at random moments, it goes on elsewhere or where it was") {
           REQUIRE(send(pair.b.get(), queued, static_cast<size_t>(n), MSG_NOSIGNAL) == n);
         }
         traffic.replace(hosts.program[i].get(), pair.a.get());
-        if (const int error = moved->add(static_cast<uint32_t>(i + 1), std::move(pair.b), Kind::stream); error != 0) {
+        if (const int error = moved->add(static_cast<uint32_t>(i + 1), std::move(pair.b), Kind::stream);
+            error != 0) {
           REQUIRE(error == EEXIST);  // it had ended
         }
         hosts.program[i] = std::move(pair.a);
@@ -277,4 +280,56 @@ TEST_CASE("a state that is damaged is taken or refused, never more") {
   }
   CHECK(taken > 0);
   CHECK(refused > 0);
+}
+
+TEST_CASE("of two relays with one image, the first goes on and the other is refused") {
+  Hosts hosts;
+  hosts.add(1, tcp_pair);
+  hosts.start_and_connect();
+  // Another start of the same image: the same key and epoch, and another number.
+  Relay second(Role::relay, key_of(7));
+  Pair pair = tcp_pair();
+  REQUIRE(second.add(1, std::move(pair.b), Kind::stream) == 0);
+  REQUIRE(second.dial(hosts.listener.name(), sizeof hosts.listener.address) == 0);
+  REQUIRE(second.start() == 0);
+  CHECK(wait_until([&] { return second.status().over == Over::replaced; }));
+  CHECK_FALSE(second.status().met);
+  char c;
+  CHECK(recv(pair.a.get(), &c, 1, 0) == -1);
+  CHECK(errno == ECONNRESET);
+  // The first has not noticed.
+  CHECK(hosts.holder->status().over == Over::no);
+  REQUIRE(send(hosts.outside[0].get(), "x", 1, 0) == 1);
+  CHECK(recv(hosts.program[0].get(), &c, 1, 0) == 1);
+  CHECK(hosts.holder->status().reset == 0);
+}
+
+TEST_CASE("a holder that is barred takes no relay until it is not") {
+  Hosts hosts;
+  hosts.add(1, tcp_pair);
+  REQUIRE(hosts.holder->bar(true));
+  hosts.start();
+  HandMadePeer peer(hosts.listener);
+  REQUIRE(peer.greet());
+  peer.begin(1, 1);
+  CHECK(peer.was_ended());
+  CHECK_FALSE(hosts.holder->status().met);
+  // Its socket is as its program left it.
+  REQUIRE(hosts.holder->bar(false));
+  CHECK(wait_until([&] { return hosts.relay->status().connected; }));
+  CHECK_FALSE(hosts.holder->bar(true));
+}
+
+TEST_CASE("what is let go of ends once it is delivered, though its peer has not closed") {
+  Hosts hosts;
+  hosts.add(2, tcp_pair);
+  hosts.start_and_connect();
+  REQUIRE(send(hosts.program[0].get(), "bye", 3, 0) == 3);
+  for (UniqueFd& fd : hosts.program) fd.reset();
+  hosts.relay->let_go();
+  CHECK(wait_until([&] { return hosts.relay->status().over == Over::ended; }));
+  CHECK(wait_until([&] { return hosts.holder->status().over == Over::ended; }));
+  char text[8];
+  CHECK(recv(hosts.outside[0].get(), text, sizeof text, 0) == 3);
+  CHECK(recv(hosts.outside[0].get(), text, sizeof text, 0) == 0);
 }
