@@ -55,9 +55,9 @@ class Channel {
 
   // Nothing more happens to it, and the peer knows.
   [[nodiscard]] bool is_over() const;
-  // Nobody has the socket's other end: when all is read that was written there, it is closed.
+  // Nobody has the socket's other end: when all that was written there has arrived, it is closed.
   void let_go() {
-    if (read_done_ && !write_done_) local_is_gone(Mark::gone, 0);
+    if (read_done_ && !write_done_ && out_.size() == 0) local_is_gone(Mark::gone, 0);
   }
   // By the peer.
   [[nodiscard]] bool was_reset() const { return was_reset_; }
