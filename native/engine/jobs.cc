@@ -372,7 +372,13 @@ std::map<int64_t, UniqueFd> RebuildJob::make_far() {
         rides.push_back(state.get());
       }
       first = false;
-      auto reply = control_->call(Type::kRelay, encode(plan), "making sockets of another host", rides);
+      ControlClient::Reply reply;
+      try {
+        reply = control_->call(Type::kRelay, encode(plan), "making sockets of another host", rides);
+      } catch (const OsError& e) {
+        if (e.error() != EMFILE) throw;
+        throw OsError("ERR_TOO_MANY_FILES", "socket", EMFILE, "making sockets of another host");
+      }
       if (reply.fds.size() != made.size())
         throw OsError("ERR_TOO_MANY_FILES", "recvmsg", EMFILE, "making sockets of another host");
       for (size_t i = 0; i < made.size(); ++i) {

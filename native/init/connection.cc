@@ -87,7 +87,16 @@ void Connection::reply(const Frame& request, int error, std::string_view payload
 }
 
 void Connection::reply_with(const Frame& request, std::string_view payload, const std::vector<int>& fds) {
-  for (const int fd : fds) out_fds_.emplace_back(out_.size(), fcntl(fd, F_DUPFD_CLOEXEC, 0));
+  const size_t before = out_fds_.size();
+  for (const int fd : fds) {
+    const int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (copy < 0) {
+      const int error = errno;
+      for (; out_fds_.size() > before; out_fds_.pop_back()) ::close(out_fds_.back().second);
+      return reply(request, error);
+    }
+    out_fds_.emplace_back(out_.size(), copy);
+  }
   reply(request, 0, payload);
 }
 

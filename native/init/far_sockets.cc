@@ -232,10 +232,9 @@ void FarSockets::leave() {
 // A peer that reads nothing is not waited for for ever: as long as a cut may last.
 void FarSockets::finish() {
   for (Through& t : throughs_) {
-    t.relay->end_datagrams();
+    t.relay->let_go();
     const int64_t end = monotonic_ns() + int64_t{t.cut_limit_ms} * 1'000'000;
-    const auto waits = [&t] { return t.relay->status().over == relay::Over::no && !t.relay->is_delivered(); };
-    while (waits() && monotonic_ns() < end) wait_for_news(*t.relay);
+    while (leads(*t.relay) && monotonic_ns() < end) wait_for_news(*t.relay);
   }
 }
 

@@ -205,6 +205,7 @@ bool Keeper::poll_once() {
     }
     add(c.fd(), events, tag(Source::kConnection, i));
   }
+  if (ended_) return false;  // whoever was rebuilding it is gone
   add(signals_.get(), POLLIN, tag(Source::kSignals, 0));
   add(listener_.get(), POLLIN, tag(Source::kListener, 0));
   add(interposer_.news_fd(), POLLIN, tag(Source::kHooks, 0));

@@ -164,6 +164,12 @@ void Channel::write_some() {
     in_.drop_to(in_.begin() + 1);
     execute(run.mark);
   }
+  if (was_reset_ || aborted_ || in_.size() == 0) return;
+  // After an end, nothing but this.
+  if (in_.run(in_.begin(), 1).mark == Mark::gone) {
+    in_.drop_to(in_.begin() + 1);
+    execute(Mark::gone);
+  }
 }
 
 void Channel::execute(Mark mark) {
@@ -229,7 +235,8 @@ bool Channel::receive(const Record& record, const char* payload) {
       record.mark != Mark::gone) {
     return false;  // after its end
   }
-  if (record.mark == Mark::reset || record.mark == Mark::gone) {
+  // Who has closed a socket has sent what was before it all the same.
+  if (record.mark == Mark::reset || (record.mark == Mark::gone && write_done_)) {
     // What the socket does not take now would not have been received either.
     if (!write_done_ && in_.size() > 0) write_some();
     in_.restart(record.offset + 1);

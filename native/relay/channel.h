@@ -58,8 +58,10 @@ class Channel {
 
   // Nothing more happens to it, and the peer knows.
   [[nodiscard]] bool is_over() const;
-  // Nothing more comes from the socket, and the peer has written all.
-  [[nodiscard]] bool is_delivered() const { return was_reset_ || (read_done_ && out_.size() == 0); }
+  // Nobody has the socket's other end: when all that was written there has arrived, it is closed.
+  void let_go() {
+    if (read_done_ && !write_done_ && out_.size() == 0) local_is_gone(Mark::gone, 0);
+  }
   // By the peer.
   [[nodiscard]] bool was_reset() const { return was_reset_; }
   // The peer has nothing of it any more, so it has got all that it wanted; else it is reset, and this

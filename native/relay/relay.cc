@@ -94,8 +94,10 @@ bool Relay::bar(bool barred) {
   return true;
 }
 
-void Relay::end_datagrams() {
+void Relay::let_go() {
   const std::lock_guard lock(mutex_);
+  letting_go_ = true;
+  // The kernel tells nobody when a datagram socket's peer is closed.
   for (auto& [id, channel] : datagrams_) {
     if (!channel) continue;
     while (is_connected() && !current_->tunnel.is_full()) {
@@ -106,13 +108,11 @@ void Relay::end_datagrams() {
     channel->end();
     settle(channel.get(), id);
   }
+  for (auto& [id, channel] : streams_) {
+    if (channel) settle(channel.get(), id);
+  }
+  if (streams_.empty() && datagrams_.empty()) status_.over = Over::ended;
   wake();
-}
-
-bool Relay::is_delivered() {
-  const std::lock_guard lock(mutex_);
-  const auto told = [](const auto& one) { return !one.second || one.second->is_delivered(); };
-  return living_datagrams_ == 0 && std::all_of(streams_.begin(), streams_.end(), told);
 }
 
 void Relay::adopt(UniqueFd stream) {

@@ -88,11 +88,9 @@ class Relay {
   // No relay is to come from now on, or may again: who has the sockets by other means does not share them. False: one has
   // come, and nothing is barred.
   bool bar(bool barred);
-  // Nobody has the other ends of our datagram sockets any more, which the kernel does not tell: what they were sent goes out,
-  // and they end.
-  void end_datagrams();
-  // Whether the peer has written all that was to be read at our sockets, their ends included.
-  bool is_delivered();
+  // Nobody has the other ends of our sockets any more: what they wrote goes out, and then each ends, whether its peer has
+  // closed it or not. Without channels it is over at once.
+  void let_go();
   // A stream socket that somebody else has connected to the peer.
   void adopt(UniqueFd stream);
   // Channels that were thawed and got no socket are reset. EAGAIN, ENOMEM, EMFILE; EALREADY.
@@ -206,6 +204,7 @@ class Relay {
   bool seen_peer_ = false;  // sockets are left alone before
   bool peer_left_ = false;  // it said so: no cut is too long
   bool barred_ = false;
+  bool letting_go_ = false;
   bool datagrams_watched_ = false;
   Status status_;
 };

@@ -48,6 +48,7 @@ bool Relay::take_data(const Record& record, const char* payload) {
 
 // After anything has happened to a channel: what is to be watched, sent, acknowledged.
 void Relay::settle(Channel* channel, uint32_t id) {
+  if (letting_go_) channel->let_go();
   // What the program has not taken yet must be there for an image.
   const bool lingers = channel->is_over() && role_ == Role::relay && channel->unsent() > 0;
   if (channel->is_over() && !lingers) {

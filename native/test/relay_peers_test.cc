@@ -211,3 +211,55 @@ TEST_CASE("a higher epoch replaces, a lower one is refused") {
   CHECK(recv(hosts.program[0].get(), &c, 1, 0) == -1);
   CHECK(errno == ECONNRESET);
 }
+
+TEST_CASE("of two relays with one image, the first goes on and the other is refused") {
+  Hosts hosts;
+  hosts.add(1, tcp_pair);
+  hosts.start_and_connect();
+  // Another start of the same image: the same key and epoch, and another number.
+  Relay second(Role::relay, key_of(7));
+  Pair pair = tcp_pair();
+  REQUIRE(second.add(1, std::move(pair.b), Kind::stream) == 0);
+  REQUIRE(second.dial(hosts.listener.name(), sizeof hosts.listener.address) == 0);
+  REQUIRE(second.start() == 0);
+  CHECK(wait_until([&] { return second.status().over == Over::replaced; }));
+  CHECK_FALSE(second.status().met);
+  char c;
+  CHECK(recv(pair.a.get(), &c, 1, 0) == -1);
+  CHECK(errno == ECONNRESET);
+  // The first has not noticed.
+  CHECK(hosts.holder->status().over == Over::no);
+  REQUIRE(send(hosts.outside[0].get(), "x", 1, 0) == 1);
+  CHECK(recv(hosts.program[0].get(), &c, 1, 0) == 1);
+  CHECK(hosts.holder->status().reset == 0);
+}
+
+TEST_CASE("a holder that is barred takes no relay until it is not") {
+  Hosts hosts;
+  hosts.add(1, tcp_pair);
+  REQUIRE(hosts.holder->bar(true));
+  hosts.start();
+  HandMadePeer peer(hosts.listener);
+  REQUIRE(peer.greet());
+  peer.begin(1, 1);
+  CHECK(peer.was_ended());
+  CHECK_FALSE(hosts.holder->status().met);
+  // Its socket is as its program left it.
+  REQUIRE(hosts.holder->bar(false));
+  CHECK(wait_until([&] { return hosts.relay->status().connected; }));
+  CHECK_FALSE(hosts.holder->bar(true));
+}
+
+TEST_CASE("what is let go of ends once it is delivered, though its peer has not closed") {
+  Hosts hosts;
+  hosts.add(2, tcp_pair);
+  hosts.start_and_connect();
+  REQUIRE(send(hosts.program[0].get(), "bye", 3, 0) == 3);
+  for (UniqueFd& fd : hosts.program) fd.reset();
+  hosts.relay->let_go();
+  CHECK(wait_until([&] { return hosts.relay->status().over == Over::ended; }));
+  CHECK(wait_until([&] { return hosts.holder->status().over == Over::ended; }));
+  char text[8];
+  CHECK(recv(hosts.outside[0].get(), text, sizeof text, 0) == 3);
+  CHECK(recv(hosts.outside[0].get(), text, sizeof text, 0) == 0);
+}

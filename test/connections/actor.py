@@ -177,6 +177,19 @@ def flood(prefix, count, size, sizes):
     return failures
 
 
+def babble(address, port, times):
+    """Connects and says anything."""
+    for i in range(times):
+        with socket(AF_INET, SOCK_STREAM) as c:
+            try:
+                c.connect((address, port))
+                c.sendall(b"virtrlay"[: i % 9] + random.randbytes(i * 37))
+                c.settimeout(0.05)
+                c.recv(100)
+            except OSError:
+                pass
+
+
 mine, theirs = "", ""  # of flood(): what the seeds of each direction begin with
 
 

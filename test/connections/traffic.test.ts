@@ -8,7 +8,7 @@ import { Actor } from "../support/actor.js";
 import { leaveNothing } from "../support/apps.js";
 import type { Host } from "../support/hosts.js";
 import { until } from "../support/pods.js";
-import { families, ipv4, join, speak, stage } from "../support/stage.js";
+import { families, ipv4, join, pidsOf, speak, stage } from "../support/stage.js";
 
 leaveNothing(t);
 
@@ -158,7 +158,7 @@ t.test("what a program writes last, before it ends", async (t) => {
   t.equal(await much(), bytes);
   t.equal(await peer.do("rest('said')"), "bye");
   await peer.do("drop('said') or drop('much')");
-  await until("the holder to end", async () => !(await a.run("ps", ["-eo", "comm"])).includes("virt-hold"));
+  await until("the holder to end", async () => (await pidsOf(a, "virt-hold")).length === 0);
 });
 
 t.test("a hundred connections under load both ways", async (t) => {

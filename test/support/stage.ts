@@ -5,6 +5,7 @@
 import type { Test } from "tap";
 import { Actor } from "./actor.js";
 import { type Host, makeHosts } from "./hosts.js";
+import { needs } from "./packages.js";
 
 /** The pod is on a, its peer on c. */
 export interface Stage {
@@ -52,4 +53,12 @@ export async function speak(t: Test, pod: Actor, peer: Actor, name: string): Pro
   await peer.do(`send('${name}', 'from outside')`);
   t.equal(await peer.do(`whole('${name}', 12)`), "from the pod", `${name}: what the program writes`);
   t.equal(await pod.do(`whole('${name}', 12)`), "from outside", `${name}: what its peer writes`);
+}
+
+/** Pids, as the host has them, of what is called so and has not ended. */
+export async function pidsOf(host: Host, name: string): Promise<number[]> {
+  const stats = await host.run(needs("bash"), ["-c", "cat /proc/[0-9]*/stat 2>/dev/null; true"]);
+  return [...stats.matchAll(/^(\d+) \((.*)\) ([A-Z])/gm)].flatMap(([, pid, comm, state]) =>
+    comm === name && state !== "Z" ? [Number(pid)] : [],
+  );
 }
