@@ -3,6 +3,7 @@
  * that a client sees, and what thousands of open connections add.
  */
 import { execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { launch, type Pod, reattach } from "virt-run";
@@ -47,8 +48,10 @@ class Client {
     return Number(value);
   }
 
-  end(): void {
+  async end(): Promise<void> {
+    const exit = once(this.#child, "exit");
     this.#child.stdin?.end();
+    await exit;
   }
 }
 
@@ -99,8 +102,8 @@ async function relayed(program: string, imagePath: () => string): Promise<void> 
     const [ours, theirs] = await alternately(`echo ${rounds}`);
     const each = (us: readonly number[]) => us.map((n) => n / rounds);
     reportRatio("a round trip of one byte, relayed : direct", each(ours), each(theirs), 2.5, "µs");
-    through.end();
-    direct.end();
+    await through.end();
+    await direct.end();
     for (const host of [a, b]) for (const name of ["moved", "direct"]) await host.virtRun(["rm", "-f", name]);
   } finally {
     for (const end of ends) await end();
@@ -122,6 +125,7 @@ async function pauses(program: string, cli: string, work: string, imagePath: () 
   await client.ask("longest");
   const inSdk: number[] = [];
   const byCommand: number[] = [];
+  const node: number[] = [];
   for (let round = 0; round < 7; round++) {
     const image = await pod.detach({ image: imagePath() });
     pod = await reattach(image, { stdio: "log" });
@@ -131,14 +135,20 @@ async function pauses(program: string, cli: string, work: string, imagePath: () 
   pod.disconnect();
   for (let round = 0; round < 7; round++) {
     const image = imagePath();
-    execFileSync(process.execPath, [cli, "detach", "-q", "paused", "-o", image], { stdio: ["ignore", "ignore", "inherit"] });
+    execFileSync(process.execPath, [cli, "detach", "-q", "paused", "-o", image], {
+      stdio: ["ignore", "ignore", "inherit"],
+    });
     execFileSync(process.execPath, [cli, "reattach", image, "-d"], { stdio: ["ignore", "ignore", "inherit"] });
     byCommand.push((await client.ask("longest")) / 1000);
+    const start = performance.now();
+    execFileSync(process.execPath, ["-e", "0"]);
+    node.push(performance.now() - start);
   }
-  client.end();
+  await client.end();
   execFileSync(process.execPath, [cli, "rm", "-f", "paused"], { stdio: ["ignore", "ignore", "inherit"] });
   reportMost("pause of a redis client over detach and reattach, SDK", inSdk, 150, "ms");
   reportMost("the same, two command lines", byCommand, 150, "ms");
+  reportMost("  starting Node once is of that", node, Number.POSITIVE_INFINITY, "ms");
 }
 
 /** What open connections add to a detach and reattach on this host. */
@@ -166,7 +176,7 @@ async function manyOpen(program: string, imagePath: () => string): Promise<void>
     const live = await client.ask("live");
     if (live !== count) throw new Error(`${count - live} of ${count} connections are lost`);
   }
-  client.end();
+  await client.end();
   for (const pod of [many, none]) {
     await pod.destroy();
     pod.remove();

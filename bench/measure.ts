@@ -33,7 +33,7 @@ export function report(row: Row): void {
   rows.push(row);
   const ratio = row.ratio === undefined ? "" : row.ratio.toFixed(2);
   process.stdout.write(
-    `${row.met ? "ok  " : "MISS"} ${row.what.padEnd(58)} ${row.ours.padStart(12)} ${row.against.padStart(16)} ${ratio.padStart(6)}   goal ${row.goal}\n`,
+    `${row.met ? "ok  " : "MISS"} ${row.what.padEnd(58)} ${row.ours.padStart(12)} ${row.against.padStart(16)} ${ratio.padStart(6)}${row.goal === "" ? "" : `   goal ${row.goal}`}\n`,
   );
 }
 
@@ -63,6 +63,7 @@ export function reportShare(what: string, inside: number[], outside: number[], l
   });
 }
 
+/** Of a figure; without a goal if `most` is infinite. */
 export function reportMost(what: string, values: number[], most: number, unit: string): void {
   const value = median(values);
   report({
@@ -70,7 +71,7 @@ export function reportMost(what: string, values: number[], most: number, unit: s
     ours: `${value.toFixed(1)} ${unit}`,
     against: "",
     ratio: undefined,
-    goal: `≤ ${most} ${unit}`,
+    goal: Number.isFinite(most) ? `≤ ${most} ${unit}` : "",
     met: value <= most,
   });
 }

@@ -434,15 +434,25 @@ export function stringifyManifest(manifest: unknown): string {
   });
 }
 
+/** Puts bytes in place of their text. A reviver of JSON.parse() does the same more slowly. */
+function withBytes(value: unknown): unknown {
+  if (typeof value !== "object" || value === null) return value;
+  const { base64 } = value as { base64?: unknown };
+  const keys = Object.keys(value);
+  if (typeof base64 === "string" && keys.length === 1) return Buffer.from(base64, "base64");
+  const members = value as Record<string, unknown>; // of an array too
+  for (const key of keys) {
+    const member = members[key];
+    if (typeof member === "object" && member !== null) members[key] = withBytes(member);
+  }
+  return value;
+}
+
 /** Parses and checks a manifest: ERR_IMAGE_VERSION for a newer one, ERR_BAD_VALUE naming what is wrong. */
 export function parseManifest(text: string): Manifest {
   let raw: unknown;
   try {
-    raw = JSON.parse(text, (_, value: unknown) => {
-      if (typeof value !== "object" || value === null || !("base64" in value)) return value;
-      const { base64 } = value;
-      return typeof base64 === "string" && Object.keys(value).length === 1 ? Buffer.from(base64, "base64") : value;
-    });
+    raw = withBytes(JSON.parse(text));
   } catch (cause) {
     throw new VirtError("ERR_BAD_VALUE", "manifest.json is not JSON", { cause });
   }
