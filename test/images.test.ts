@@ -202,7 +202,7 @@ t.test("a port that somebody else has", async (t) => {
   const script = `require("net").createServer((s) => s.end("hello")).listen(${port}, "127.0.0.1", () => console.log("ready"))`;
   const pod = await start(process.execPath, ["-e", script]);
   await logged(pod, "ready");
-  const image = await pod.detach({ image: imageName() });
+  const image = await pod.detach({ image: imageName(), tcp: "close" });
   const other = createServer((socket) => socket.end("other"));
   await new Promise<void>((resolve) => other.listen(port, "127.0.0.1", resolve));
   const error = await refused(t, image.path, "ERR_PORT_IN_USE");

@@ -70,7 +70,8 @@ export interface DetachOptions {
   drop?: string[];
   /**
    * What becomes of connections to outside, where `tcpRules` does not say. With "hold" (the default) the pod's init stays and keeps
-   * them, listening and datagram sockets too, until a reattach on this host takes them; with others it keeps no socket at all.
+   * them, listening and datagram sockets too, until a reattach on this host takes them; where
+   * neither this nor a rule says "hold" it keeps no socket at all.
    * A snapshot holds nothing: its source goes on.
    */
   tcp?: TcpPolicy;
@@ -307,7 +308,7 @@ export function openCapture(pod: Pod, options: DetachOptions, lock: string): Nat
     drop: options.drop ?? [],
     remapped: pod.record.remaps.map(({ to }) => to),
     tcp,
-    hold: tcp.otherwise === "hold" && lock !== "snapshot",
+    hold: lock !== "snapshot" && [tcp.otherwise, ...tcp.rules.map(({ policy }) => policy)].includes("hold"),
     leave: lock === "detach",
     freezeTimeoutMs: options.freezeTimeoutMs ?? 5000,
     threads: 2,

@@ -50,7 +50,7 @@ export interface ReattachOptions extends HookOptions {
   rules?: readonly Rule[];
   /**
    * What becomes of connections to outside that nobody holds any more: "hold" refuses to lose them (ERR_CONNECTION), "close" lets
-   * the program find them reset, "reconnect" dials again. Other than "hold" takes nothing from a holder. Default "hold".
+   * the program find them reset, "reconnect" dials again; with these a holder on this host gives listening sockets alone. Default "hold".
    */
   tcp?: TcpPolicy;
   /**

@@ -5,7 +5,7 @@ import { createConnection, isIP } from "node:net";
 import type { Blocker } from "../errors.js";
 import { type HandleRecord, isLiving, type Manifest } from "../image/manifest.js";
 import type { TcpPolicy } from "../remap/tcp-policy.js";
-import { askHolder, parseReach } from "./holder.js";
+import { askHolder, type Holding, parseReach } from "./holder.js";
 
 /** What a reattach takes from a holder: handles by id. */
 export interface Taken {
@@ -52,6 +52,13 @@ export async function planHeld(image: Manifest, manifest: Manifest, options: Hel
   const kept = new Set<number>();
   const far: Far[] = [];
   let taken: Taken | undefined;
+  const local = holder && held.length > 0 ? await askHolder(holder.socket, holder.key) : undefined;
+  if (holder && local && local.forwarding === undefined) {
+    // Its listening sockets are in the way of new ones, whatever becomes of connections.
+    const ids = held.filter((h) => isWhereItWas(image, h) && (wanted || !isConnection(h))).map((h) => h.id);
+    taken = { socket: holder.socket, key: holder.key, ids };
+    for (const id of ids) kept.add(id);
+  }
   if (wanted) {
     for (const [i, { reach, key, cutLimitMs, part }] of (manifest.far ?? []).entries()) {
       const through = sockets.flatMap((h) =>
@@ -59,11 +66,7 @@ export async function planHeld(image: Manifest, manifest: Manifest, options: Hel
       );
       far.push({ address: reach.address, port: reach.port, key, cutLimitMs, part, sockets: through });
     }
-    if (holder && held.length > 0 && (await askHolder(holder.socket, holder.key))) {
-      const ids = held.filter((h) => isWhereItWas(image, h)).map((h) => h.id);
-      taken = { socket: holder.socket, key: holder.key, ids };
-      for (const id of ids) kept.add(id);
-    } else if (holder) {
+    if (holder && !local) {
       const reach = options.holder === undefined ? holder.reach : parseReach(options.holder);
       const through = held.filter(leadsOut).map((h): [number, number] => [h.id, h.id]);
       const { key, cutLimitMs } = holder;
@@ -71,6 +74,7 @@ export async function planHeld(image: Manifest, manifest: Manifest, options: Hel
     }
   }
   const blockers: Blocker[] = [];
+  if (local?.forwarding !== undefined && wanted) blockers.push(goneOn(local));
   const reached: Far[] = [];
   for (const f of far) {
     for (const [id] of f.sockets) kept.add(id);
@@ -80,6 +84,19 @@ export async function planHeld(image: Manifest, manifest: Manifest, options: Hel
   }
   const lost = planLost(manifest, options.tcp, kept);
   return { ...lost, taken, far: reached, blockers: [...blockers, ...lost.blockers] };
+}
+
+function goneOn(holding: Holding): Blocker {
+  const n = holding.connections + holding.datagrams;
+  return {
+    code: "ERR_CONNECTION",
+    message: `the pod of this image runs on another host, with its ${n} ${n === 1 ? "connection" : "connections"}`,
+    hint: "detach it there, or make one without them with --tcp close",
+  };
+}
+
+function isConnection(h: SocketRecord): boolean {
+  return h.state === "connected" || h.state === "outside";
 }
 
 function unreachable({ address, port, sockets }: Far, failure: string): Blocker {
