@@ -149,8 +149,7 @@ class JsCapture : public JobObject<JsCapture, CaptureJob> {
         env, "Capture",
         {InstanceMethod<&JsCapture::survey>("survey"), InstanceMethod<&JsCapture::read>("read"),
          InstanceMethod<&JsCapture::remap>("remap"), InstanceMethod<&JsCapture::hold>("hold"),
-         InstanceMethod<&JsCapture::thaw>("thaw"),
-         InstanceMethod<&JsCapture::release>("release"),
+         InstanceMethod<&JsCapture::thaw>("thaw"), InstanceMethod<&JsCapture::release>("release"),
          InstanceMethod("stop", static_cast<InstanceVoidMethodCallback>(&JsCapture::stop)),
          InstanceMethod("progress", static_cast<InstanceMethodCallback>(&JsCapture::progress)),
          InstanceMethod("close", static_cast<InstanceMethodCallback>(&JsCapture::close))});

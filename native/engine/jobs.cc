@@ -356,9 +356,14 @@ std::map<int64_t, UniqueFd> RebuildJob::make_far() {
         if (found == records.end()) throw BadValue("a connection that is not in the image");
         const FarSocket s = far_socket(*found->second);
         plan.sockets.push_back({static_cast<uint32_t>(sockets[at].as_list().at(1).as_int(0, UINT32_MAX)),
-                                static_cast<uint32_t>(s.family), static_cast<uint32_t>(s.type),
-                                s.v6_only ? 1U : 0U, s.local, s.peer, {}});
-        if (const Value* bytes = found->second->find("unread")) plan.sockets.back().unread = bytes->as_bytes();
+                                static_cast<uint32_t>(s.family),
+                                static_cast<uint32_t>(s.type),
+                                s.v6_only ? 1U : 0U,
+                                s.local,
+                                s.peer,
+                                {}});
+        if (const Value* bytes = found->second->find("unread"))
+          plan.sockets.back().unread = bytes->as_bytes();
         unread += plan.sockets.back().unread.size();
         made.push_back(found->second);
       }

@@ -50,11 +50,11 @@ class Connection {
   [[nodiscard]] time_t last_progress() const { return last_progress_; }
 
   bool subscribed = false;
-  bool seeding = false;  // the pod is being rebuilt for this one
+  bool seeding = false;     // the pod is being rebuilt for this one
   bool far_frozen = false;  // relays stand still for it
-  bool holding = false;  // what it gave to be held is let go of with it, until the pod is released
-  bool hooks = false;    // it answers for the pod's hooks
-  int console = -1;      // the console it views, or -1
+  bool holding = false;     // what it gave to be held is let go of with it, until the pod is released
+  bool hooks = false;       // it answers for the pod's hooks
+  int console = -1;         // the console it views, or -1
   bool read_only = false;
   bool patient = false;  // its output is never dropped: a supervisor's pipe, not a person's screen
   std::string lock;      // what it holds the pod's lock for; empty: nothing

@@ -139,15 +139,18 @@ int FarSockets::make_one(Through& through, const protocol::FarSocket& socket, Un
   StashPair pair;
   if (const int error = stash_.pair(r, &pair); error != 0) return error;
   *program = std::move(pair.program);
-  if (r.type == SOCK_DGRAM) return through.relay->add(socket.id, std::move(pair.relay), relay::Kind::datagram);
+  if (r.type == SOCK_DGRAM)
+    return through.relay->add(socket.id, std::move(pair.relay), relay::Kind::datagram);
   const int error = through.relay->put_back(socket.id, socket.unread);
   if (error == 0) return through.relay->add(socket.id, std::move(pair.relay), relay::Kind::stream);
   if (error != ENOENT) return error;
-  const int added = through.relay->add(socket.id, UniqueFd(fcntl(pair.relay.get(), F_DUPFD_CLOEXEC, 0)), relay::Kind::stream);
+  const int added = through.relay->add(socket.id, UniqueFd(fcntl(pair.relay.get(), F_DUPFD_CLOEXEC, 0)),
+                                       relay::Kind::stream);
   if (added != EEXIST) return added;
   // Both sides have said all: what the program has not read is all there is.
   const auto size = static_cast<ssize_t>(socket.unread.size());
-  return send(pair.relay.get(), socket.unread.data(), socket.unread.size(), MSG_NOSIGNAL) == size ? 0 : ENOBUFS;
+  return send(pair.relay.get(), socket.unread.data(), socket.unread.size(), MSG_NOSIGNAL) == size ? 0
+                                                                                                  : ENOBUFS;
 }
 
 int FarSockets::make_datagrams(relay::Relay& relay, const protocol::FarSocket& socket, UniqueFd* program) {

@@ -42,7 +42,7 @@ class FarSockets {
     std::string key, holder;
     std::unique_ptr<relay::Relay> relay;
     uint32_t cut_limit_ms = 0;
-    bool thawed = false;  // it goes on from a former one's state
+    bool thawed = false;                                 // it goes on from a former one's state
     std::vector<std::pair<uint32_t, uint64_t>> sockets;  // channel, the program's socket's inode
   };
 

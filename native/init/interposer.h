@@ -39,10 +39,10 @@ class Interposer {
     std::string rules;    // RuleSet
     int state_dir = -1;
     Sockets sockets = Sockets::kAny;
-    UniqueFd host_proc;   // a directory of the host's /proc
-    bool paused = false;  // everything passes and nothing is recorded, until go_on()
-    bool hooked = false;  // a supervisor answers from the start
-    bool errands = false; // run_unfiltered() with all our rights
+    UniqueFd host_proc;    // a directory of the host's /proc
+    bool paused = false;   // everything passes and nothing is recorded, until go_on()
+    bool hooked = false;   // a supervisor answers from the start
+    bool errands = false;  // run_unfiltered() with all our rights
   };
   // Starts the threads, then puts the filter on the calling one, so that everything the pod becomes inherits it and the
   // threads themselves stay free. Does nothing if there is nothing to interpose. 0 or errno (EINVAL: no rules).

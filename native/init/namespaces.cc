@@ -240,7 +240,8 @@ void remove_mount_points() {
 
 void leave_mounts() {
   // Something empty over a directory that every pod has, which then becomes the root.
-  if (mount("none", "/proc", "tmpfs", MS_NOSUID | MS_NODEV, "size=4k,mode=0700") != 0 || chdir("/proc") != 0) return;
+  if (mount("none", "/proc", "tmpfs", MS_NOSUID | MS_NODEV, "size=4k,mode=0700") != 0 || chdir("/proc") != 0)
+    return;
   if (syscall(SYS_pivot_root, ".", ".") == 0) umount2(".", MNT_DETACH);
   (void)!chdir("/");
 }

@@ -43,11 +43,14 @@ enum class Type : uint16_t {
   kAnswer = 16,   // what a hook says (interpose/asks.h), up to 1 fd; no reply
   kSocket = 17,   // u32 family, u32 type, u32 protocol → one fd, a socket of the pod's network namespace
   kMount = 18,    // from, to: what is at `from` appears at `to` as well, in the pod
-  kHold = 19,     // text name, text key, text address (sockaddr) where other hosts reach it or empty, u32 ms that the way to them may be cut or 0, u32 count, then of each u32 id, u32 HeldSort, its descriptor riding: kept after kRelease.
-                  // The first with none: it makes room, and is answered with the port that the kernel gave (u32)
-  kRelay = 23,    // rebuild: FarPlan, a memfd riding if the relay goes on from a former one's state → u32 count, descriptors
-                  // riding: sockets that lead through a holder on another host
-  kFar = 24,      // u32 freeze? → u32 count, of each FarState, its state in a memfd riding if frozen: until the connection goes
+  kHold =
+      19,  // text name, text key, text address (sockaddr) where other hosts reach it or empty, u32 ms that the way to them may be cut or 0, u32 count, then of each u32 id, u32 HeldSort, its descriptor riding: kept after kRelease.
+           // The first with none: it makes room, and is answered with the port that the kernel gave (u32)
+  kRelay =
+      23,  // rebuild: FarPlan, a memfd riding if the relay goes on from a former one's state → u32 count, descriptors
+  // riding: sockets that lead through a holder on another host
+  kFar =
+      24,  // u32 freeze? → u32 count, of each FarState, its state in a memfd riding if frozen: until the connection goes
   kCatchUp = 20,  // the journal holds all that was done so far when the answer comes
   // requests to a holder (init/holder.h), which answers kHello (text key, or nothing) with a HoldStatus
   kTake = 21,  // text key, u32 from → u32 how many there are, u32 count, u32 ids, their descriptors riding
@@ -88,7 +91,7 @@ struct FarSocket {
 struct FarPlan {
   uint32_t through = 0;  // which relay: the first, or one more
   std::string key;
-  std::string holder;  // sockaddr of where the holder is found
+  std::string holder;         // sockaddr of where the holder is found
   uint32_t cut_limit_ms = 0;  // how long the way there may be cut; 0: relay::Options knows
   std::vector<FarSocket> sockets;
 };

@@ -279,7 +279,8 @@ int Relay::timeout_ms() const {
   if (accept_ns_ != 0) next = std::min(next, accept_ns_);
   const bool lives = status_.over == Over::no || status_.over == Over::ended;
   if (lives && !is_connected()) {
-    if (role_ == Role::relay || (seen_peer_ && !peer_left_)) next = std::min(next, cut_ns_ + options_.cut_limit_ms * kMs);
+    if (role_ == Role::relay || (seen_peer_ && !peer_left_))
+      next = std::min(next, cut_ns_ + options_.cut_limit_ms * kMs);
     if (address_size_ != 0 && links_.empty()) next = std::min(next, connect_ns_);
   }
   if (next == INT64_MAX) return -1;
@@ -298,7 +299,8 @@ void Relay::keep_times() {
   }
   if (tick_ns_ != 0 && now_ns_ >= tick_ns_) tick();
   if (is_connected()) return;
-  if ((role_ == Role::relay || (seen_peer_ && !peer_left_)) && now_ns_ - cut_ns_ >= options_.cut_limit_ms * kMs) {
+  if ((role_ == Role::relay || (seen_peer_ && !peer_left_)) &&
+      now_ns_ - cut_ns_ >= options_.cut_limit_ms * kMs) {
     end_all(Over::limit_passed);
     return;
   }

@@ -39,7 +39,7 @@ struct Handle {
   ProcFields info{""};  // fdinfo
   int flags = 0;        // open flags without O_CLOEXEC
   int64_t position = 0;
-  Value record;  // what goes into the image, made by the kind
+  Value record;                // what goes into the image, made by the kind
   std::optional<HeldAs> held;  // the pod's init keeps it when the pod is detached
 
   [[nodiscard]] int access() const { return flags & 3; }  // O_RDONLY, O_WRONLY, O_RDWR

@@ -93,8 +93,8 @@ void capture_tcp(Handle& h, CaptureContext& c) {
     return;
   }
   // By the program: tcp(7) has no other way to ask.
-  if (info.tcpi_state == TCP_FIN_WAIT1 || info.tcpi_state == TCP_FIN_WAIT2 || info.tcpi_state == TCP_CLOSING ||
-      info.tcpi_state == TCP_LAST_ACK) {
+  if (info.tcpi_state == TCP_FIN_WAIT1 || info.tcpi_state == TCP_FIN_WAIT2 ||
+      info.tcpi_state == TCP_CLOSING || info.tcpi_state == TCP_LAST_ACK) {
     h.record.set("shutdown", kSent);
   }
   const auto peer = peer_address(h.dup.get());

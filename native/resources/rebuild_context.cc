@@ -110,7 +110,8 @@ std::vector<int> RebuildContext::push_all(const std::vector<int>& fds) {
     std::vector<int> all;
     for (size_t at = 0; at < fds.size(); at += kMostAtOnce) {
       const auto from = fds.begin() + static_cast<ptrdiff_t>(at);
-      const auto some = push_all({from, from + static_cast<ptrdiff_t>(std::min(kMostAtOnce, fds.size() - at))});
+      const auto some =
+          push_all({from, from + static_cast<ptrdiff_t>(std::min(kMostAtOnce, fds.size() - at))});
       all.insert(all.end(), some.begin(), some.end());
     }
     return all;
