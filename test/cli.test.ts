@@ -54,7 +54,7 @@ t.test("exit codes and cures of verbs that manage", async (t) => {
     [["stop"], 2, /which pod\?.*\(ERR_USAGE\)/],
     [["ps", "--no-such-option"], 2, /--no-such-option/],
     [["ps", "excess"], 2, /argument/],
-    [["detach", "no-such-pod", "--tcp", "sometimes"], 2, /hold or close/],
+    [["detach", "no-such-pod", "--tcp", "sometimes"], 2, /none of hold, close, reconnect/],
     [["kill", "no-such-pod"], 1, /ERR_POD_NOT_FOUND/],
     [["verify", "no-such-image"], 1, /\(ERR_[A-Z_]+\)\n {2}\S/],
     [["help", "no-such-verb"], 2, /no verb/],

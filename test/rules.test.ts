@@ -251,13 +251,13 @@ t.test("a remapped port is the old one inside and the new one outside, also afte
   t.match((await pod.inspect()).ports, { [inside]: outside });
 
   const image = await pod.detach();
-  pod.remove();
+  pod.remove({ force: true });
   const { reattach } = await import("virt-run");
   pod = await reattach(image, { stdio: "log", remap: { port: { [inside]: second } } });
   t.equal(await say(second), told, "it moved");
   await t.rejects(say(outside), { code: "ECONNREFUSED" });
   const again = await pod.detach();
-  pod.remove();
+  pod.remove({ force: true });
   const { out } = await virtRun(["reattach", "-d", "--remap", `port:${inside}=${third}`, again.path]);
   pod = await connect(out.trim());
   t.equal(await say(third), told, "and again, by the command line");
@@ -273,7 +273,7 @@ t.test("a pod that had no rules is given a port at reattach; addresses too", asy
   const pod = await launch("python3", ["-c", server(inside)], { env, stdio: "log" });
   await logged(pod, "READY");
   const image = await pod.detach();
-  pod.remove();
+  pod.remove({ force: true });
   const { reattach } = await import("virt-run");
   const again = await reattach(image, {
     stdio: "log",

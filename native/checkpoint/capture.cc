@@ -72,6 +72,7 @@ void Capture::freeze() {
   }
   const auto own = try_read_link("/proc/self/ns/net");
   const bool our_network = own == try_read_link(proc_path(options_.init_host_pid, "ns/net"));
+  context_->own_network = !our_network;
   context_->make_socket = [this, our_network](int family, int type, int protocol) {
     UniqueFd fd = our_network ? UniqueFd(socket(family, type | SOCK_CLOEXEC, protocol))
                               : options_.socket_in_pod(family, type, protocol);

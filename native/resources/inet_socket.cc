@@ -79,7 +79,7 @@ void capture_tcp(Handle& h, CaptureContext& c) {
   if (info.tcpi_state == TCP_LISTEN) {
     h.record.set("state", "listening").set("backlog", static_cast<int64_t>(info.tcpi_sacked));
     if (info.tcpi_unacked > 0) h.record.set("waiting", static_cast<int64_t>(info.tcpi_unacked));
-    if (c.hold(h, HeldAs::listener)) return;
+    if (!c.own_network && c.hold(h, HeldAs::listener)) return;
     if (info.tcpi_unacked > 0 && c.tcp_policy.otherwise != "close") {
       c.block(h, "ERR_BACKLOG",
               std::to_string(info.tcpi_unacked) + " connections wait in the backlog of a listening socket",
@@ -125,7 +125,7 @@ void capture_udp(Handle& h, CaptureContext& c) {
   int waiting = 0;
   h.record.set("state", "closed");
   if (ioctl(h.dup.get(), SIOCINQ, &waiting) == 0 && waiting > 0) h.record.set("waiting", waiting);
-  if (!c.hold(h, HeldAs::datagram) && waiting > 0) {
+  if ((c.own_network || !c.hold(h, HeldAs::datagram)) && waiting > 0) {
     c.block(h, "ERR_UDP_QUEUE", "a UDP socket with datagrams that were not read yet",
             "try again when they are read");
   }

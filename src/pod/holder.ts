@@ -67,17 +67,17 @@ export async function askHolder(socket: string, key?: string): Promise<Holding |
 
 /** What a detached pod holds. */
 export async function holdingOf(record: PodRecord): Promise<Holding | undefined> {
-  return record.detachedTo === undefined ? undefined : askHolder(holderSocket(record));
+  return askHolder(holderSocket(record));
 }
 
 /** Whether anybody keeps something for it. */
 export function isHolding(record: PodRecord): boolean {
-  if (record.detachedTo === undefined) return false;
   try {
     ControlConnection.connect(holderSocket(record)).close();
     return true;
-  } catch {
-    return false;
+  } catch (e) {
+    if ((e as VirtError).code === "ERR_POD_GONE") return false;
+    throw e;
   }
 }
 
@@ -129,5 +129,8 @@ export function checkCutLimit(ms: number): number {
 /** Throws ERR_HOLDING for a pod that keeps something. */
 export function refuseIfHolding(record: PodRecord): void {
   if (!isHolding(record)) return;
-  throw new VirtError("ERR_HOLDING", `the pod ${record.name} keeps connections for its image ${record.detachedTo}`);
+  throw new VirtError(
+    "ERR_HOLDING",
+    `the pod ${record.name} keeps connections for its image ${record.detachedTo ?? ""}`,
+  );
 }

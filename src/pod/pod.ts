@@ -378,6 +378,7 @@ export class Pod extends EventEmitter<PodEvents> implements AsyncDisposable {
    * pod.remove();
    */
   remove(options: { force?: boolean } = {}): void {
+    this.#reload();
     if (stateOf(this.#record) === "running") throw new VirtError("ERR_POD_RUNNING", `the pod ${this.name} is running`);
     if (options.force) endHolder(this.#record);
     else refuseIfHolding(this.#record);

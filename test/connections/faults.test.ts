@@ -8,7 +8,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { join as path } from "node:path";
 import t, { type Test } from "tap";
 import { Actor, carry, said } from "../support/actor.js";
-import { leaveNothing } from "../support/apps.js";
+import { isRoot, leaveNothing } from "../support/apps.js";
 import { program, type Said } from "../support/cli.js";
 import { type Host, makeHosts } from "../support/hosts.js";
 import { needs } from "../support/packages.js";
@@ -51,6 +51,9 @@ async function isReset(t: Test, who: Actor, name: string, patienceMs = 60_000): 
 
 const limit = ["--cut-limit", "3"];
 
+/** What is the same whoever runs it, and takes long, is tried as an ordinary user alone. */
+const once = isRoot ? t.skip.bind(t) : t.test.bind(t);
+
 t.test("a cable is out for five seconds", async (t) => {
   const all = await stage(t);
   const { a, b, pod, peer } = all;
@@ -72,7 +75,7 @@ t.test("a cable is out for five seconds", async (t) => {
   await end(all);
 });
 
-t.test("a cable is out for ever", async (t) => {
+once("a cable is out for ever", async (t) => {
   const all = await stage(t);
   const { a, b, pod, peer } = all;
   await join(all, ipv4, "one", "two");
@@ -149,7 +152,7 @@ t.test("while it forwards, ps says so; when the last connection ends, so does th
   await end(all);
 });
 
-t.test("a reattach that cannot reach the holder", async (t) => {
+once("a reattach that cannot reach the holder", async (t) => {
   const all = await stage(t);
   const { a, b, pod, peer } = all;
   await join(all, ipv6, "one");
@@ -174,7 +177,7 @@ t.test("a reattach that cannot reach the holder", async (t) => {
   await end(all);
 });
 
-t.test("who knows no key gets nothing, and disturbs nobody", async (t) => {
+once("who knows no key gets nothing, and disturbs nobody", async (t) => {
   const all = await stage(t);
   const { a, b, pod, peer } = all;
   await join(all, ipv4, "one");
@@ -201,7 +204,7 @@ t.test("who knows no key gets nothing, and disturbs nobody", async (t) => {
   await end(all);
 });
 
-for (const fault of ["rebuild-launch", "rebuild-handle", "rebuild-state", "rebuild-commit"]) {
+for (const fault of ["rebuild-state", "rebuild-commit"]) {
   t.test(`a reattach that fails half way (${fault}): the next one succeeds`, async (t) => {
     const all = await stage(t);
     const { a, b, pod, peer } = all;
@@ -221,7 +224,7 @@ for (const fault of ["rebuild-launch", "rebuild-handle", "rebuild-state", "rebui
   });
 }
 
-t.test("a port that is taken on the new host", async (t) => {
+once("a port that is taken on the new host", async (t) => {
   const all = await stage(t);
   const { b, pod, peer } = all;
   await join(all, ipv4, "one");
@@ -235,7 +238,7 @@ t.test("a port that is taken on the new host", async (t) => {
   await speak(t, pod, peer, "one");
 });
 
-t.test("a thousand connections, and too few descriptors for them", async (t) => {
+once("a thousand connections, and too few descriptors for them", async (t) => {
   const all = await stage(t);
   const { b, pod, peer } = all;
   const count = 1000;

@@ -3,6 +3,7 @@ import { VirtError } from "../../errors.js";
 import type { WithFiles } from "../../files/collect.js";
 import { packImage } from "../../image/archive.js";
 import type { DetachOptions } from "../../pod/detach.js";
+import { parseReach } from "../../pod/holder.js";
 import { parseTcp } from "../../remap/tcp-policy.js";
 import {
   collect,
@@ -82,6 +83,8 @@ export function captureCommand(kind: "detach" | "snapshot", summary: string, ...
         },
       ) => {
         const stream = o.output === "-";
+        const tcp = parseTcp(o.tcp ?? []);
+        if (o.holdAt !== undefined) parseReach(o.holdAt);
         if (o.compress !== undefined && (o.compress !== "zstd" || !stream)) {
           throw new VirtError("ERR_USAGE", "--compress takes zstd, and needs -o -");
         }
@@ -98,7 +101,7 @@ export function captureCommand(kind: "detach" | "snapshot", summary: string, ...
         process.once("SIGINT", () => abort.abort());
         const options: DetachOptions = {
           drop: o.drop ?? [],
-          ...parseTcp(o.tcp ?? []),
+          ...tcp,
           ...(o.holdAt === undefined ? {} : { holdAt: o.holdAt }),
           ...(o.cutLimit === undefined ? {} : { cutLimitMs: Math.round(o.cutLimit * 1000) }),
           withFiles: o.withFiles,
