@@ -82,12 +82,13 @@ const std::map<uint64_t, UnixSocketInfo>& CaptureContext::unix_sockets() {
 }
 
 const OptionValues& CaptureContext::fresh_options(int fd) {
-  std::array<int, 3> values{};
-  constexpr int kNames[] = {SO_DOMAIN, SO_TYPE, SO_PROTOCOL};
-  for (size_t i = 0; i < values.size(); ++i) {
-    socklen_t size = sizeof values[i];
-    check(getsockopt(fd, SOL_SOCKET, kNames[i], &values[i], &size), "getsockopt", "examining a socket");
-  }
+  const auto value_of = [fd](int name) {
+    int value = 0;
+    socklen_t size = sizeof value;
+    check(getsockopt(fd, SOL_SOCKET, name, &value, &size), "getsockopt", "examining a socket");
+    return value;
+  };
+  const std::array<int, 3> values{value_of(SO_DOMAIN), value_of(SO_TYPE), value_of(SO_PROTOCOL)};
   const auto known = fresh_options_.find(values);
   if (known != fresh_options_.end()) return known->second;
   const UniqueFd fresh = make_socket(values[0], values[1], values[2]);
