@@ -100,7 +100,7 @@ class CaptureContext {
     [[nodiscard]] const std::string& of(const std::string& address, int port) const;
   };
   TcpPolicy tcp_policy;
-  bool holds = false;  // the pod's init keeps what leads to outside
+  bool holds = false;        // the pod's init keeps what leads to outside
   bool own_network = false;  // nothing outside reaches what the pod has bound, and it gets another network
   // The very handle is there again after a reattach on this host; whatever its record says is for elsewhere. False if nothing
   // is held.
