@@ -40,7 +40,7 @@ t.test("curl with a download of 1 GiB", async (t) => {
   const bytes = 1 << 30;
   const server = await serve(at, "count.mjs", "download", at.others, port, String(bytes));
   // Slow enough to be under way all the time; a command for each step takes longer than a call.
-  const rate = at.name === "here" ? "256M" : "40M";
+  const rate = at.name === "here" ? "80M" : "40M";
   const line = `${needs("curl")} -sS --limit-rate ${rate} http://${at.others}:${port}/ | sha256sum`;
   const pod = await at.launch(needs("bash"), ["-c", line]);
   await goesOn(server, 20);
