@@ -1,7 +1,7 @@
 /**
  * Reattaching a pod from an image: check, plan, rebuild, commit.
  */
-import { copyFileSync, existsSync, readFileSync } from "node:fs";
+import { copyFileSync, existsSync, lstatSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { ControlConnection } from "../control/connection.js";
 import { FrameType, type StdioKind, uint32s } from "../control/protocol.js";
@@ -163,8 +163,12 @@ function adapt(image: Manifest, options: ReattachOptions) {
 export async function checkHere(image: Manifest, options: ReattachOptions) {
   const adapted = adapt(image, options);
   const { remaps } = adapted;
-  const { manifest, taken, far, blockers: lost, notes } = await planHeld(image, adapted.manifest, options);
-  const placement = await planPlacement(manifest, remaps);
+  const placement = await planPlacement(adapted.manifest, remaps);
+  // In an overlay a socket's file is another one than that below.
+  const leadsToIt = (path: string) =>
+    !placement.overlays.some(({ at }) => path.startsWith(at === "/" ? at : `${at}/`)) &&
+    (lstatSync(translatePath(remaps, path), { throwIfNoEntry: false })?.isSocket() ?? false);
+  const { manifest, taken, far, blockers: lost, notes } = await planHeld(image, adapted.manifest, options, leadsToIt);
   const blockers = [
     ...lost,
     ...(await checkImage(manifest, { remaps, allowChanged: options.allowChanged ?? [], placement })),

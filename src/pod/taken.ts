@@ -42,9 +42,15 @@ export interface HeldPlan {
 
 /**
  * What of an image its holder still has; for the rest, what becomes of it by `tcp`. `image` is the manifest as it was written:
- * a listening socket that is to be elsewhere here is not the one that is held.
+ * a listening socket that is to be elsewhere here, or whose path does not lead to it any more (`leadsToIt`), is not the one that
+ * is held.
  */
-export async function planHeld(image: Manifest, manifest: Manifest, options: HeldOptions): Promise<HeldPlan> {
+export async function planHeld(
+  image: Manifest,
+  manifest: Manifest,
+  options: HeldOptions,
+  leadsToIt: (path: string) => boolean,
+): Promise<HeldPlan> {
   const wanted = options.tcp === undefined || options.tcp === "hold";
   const sockets = manifest.handles.filter(isSocket);
   const held = sockets.filter((h) => h.held === true);
@@ -55,7 +61,7 @@ export async function planHeld(image: Manifest, manifest: Manifest, options: Hel
   const local = holder && held.length > 0 ? await askHolder(holder.socket, holder.key) : undefined;
   if (holder && local && local.forwarding === undefined) {
     // Its listening sockets are in the way of new ones, whatever becomes of connections.
-    const ids = held.filter((h) => isWhereItWas(image, h) && (wanted || !isConnection(h))).map((h) => h.id);
+    const ids = held.filter((h) => isWhereItWas(image, h, leadsToIt) && (wanted || !isConnection(h))).map((h) => h.id);
     taken = { socket: holder.socket, key: holder.key, ids };
     for (const id of ids) kept.add(id);
   }
@@ -159,7 +165,8 @@ function isSocket(h: HandleRecord): h is SocketRecord {
   return h.kind === "inet-socket" || h.kind === "unix-socket";
 }
 
-function isWhereItWas(image: Manifest, h: SocketRecord): boolean {
+function isWhereItWas(image: Manifest, h: SocketRecord, leadsToIt: (path: string) => boolean): boolean {
+  if (h.kind === "unix-socket" && h.path !== undefined) return leadsToIt(h.path);
   const before = image.handles[h.id];
   if (h.kind !== "inet-socket" || h.state === "connected" || before?.kind !== "inet-socket") return true;
   return before.local?.port === h.local?.port && before.local?.address === h.local?.address;
