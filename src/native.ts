@@ -61,11 +61,35 @@ export interface NativeProgress {
   totalBytes: number;
 }
 
+/**
+ * One end of a move: frames over descriptors. Pages and files go from memory to the descriptor and from it into a
+ * directory, natively; JavaScript sees control messages only. native/move/wire.h
+ */
+export interface NativeWire {
+  /** A control message, in order with all data. At most 1 MiB. */
+  send(message: Buffer): Promise<void>;
+  /** The next control message; undefined at the end of the stream. Data before it is in the directory then. */
+  next(): Promise<Buffer | undefined>;
+  /** A file of a directory goes across, under its name there. */
+  sendFile(directoryFd: number, name: string): Promise<void>;
+  /** From now on pages and files are taken, into this directory; without that data is ERR_MOVE_PROTOCOL. */
+  receiveInto(directoryFd: number): void;
+  progress(): { sentBytes: number; receivedBytes: number };
+  /** Bytes a second; 0: no limit. */
+  limit(bytesPerSecond: number): void;
+  /** Whatever waits rejects with ERR_ABORTED. */
+  close(): Promise<void>;
+}
+
 /** A capture on its own thread. Collected or closed without release(), it leaves the pod running. */
 export interface NativeCapture {
+  /** With a wire: a moment's stop for a survey; from now on what the pod's processes write is watched. May be said again, for processes that came since. */
+  track(): Promise<Record<string, Data>>;
+  /** With a wire: a round of pre-copy, while the pod runs. */
+  copy(): Promise<{ dirtyBytes: number; watched: number }>;
   /** Freezes and surveys; the record has `blockers`, and all of the image but pages. */
   survey(): Promise<Record<string, Data>>;
-  /** Writes pages and carried files into the directory and reads them back. */
+  /** Writes carried files into the directory, and pages too (and reads them back), or sends them over the wire. */
   read(directoryFd: number): Promise<Record<string, Data>>;
   /** Puts other descriptors in place of those that processes have; after survey(). */
   remap(changes: Data): Promise<void>;
@@ -144,21 +168,29 @@ export interface Native {
     argv: string[];
     env: string[];
   }): Buffer;
-  Capture: new (options: {
-    socket: string;
-    drop?: string[];
-    /** Paths of the pod where something else is, by rule. */
-    remapped?: string[];
-    /** Connections to outside by peer, src/remap/tcp-policy.ts. */
-    tcp?: Data;
-    /** The pod will be let go of: its init can keep what leads to outside. */
-    hold?: boolean;
-    /** What leads through holders elsewhere goes on from another host: its relays stand still. */
-    leave?: boolean;
-    freezeTimeoutMs?: number;
-    threads?: number;
-    lock?: string;
-  }) => NativeCapture;
+  /** Takes dups of the descriptors, which may be the same. */
+  Wire: new (
+    readFd: number,
+    writeFd: number,
+  ) => NativeWire;
+  Capture: new (
+    options: {
+      socket: string;
+      drop?: string[];
+      /** Paths of the pod where something else is, by rule. */
+      remapped?: string[];
+      /** Connections to outside by peer, src/remap/tcp-policy.ts. */
+      tcp?: Data;
+      /** The pod will be let go of: its init can keep what leads to outside. */
+      hold?: boolean;
+      /** What leads through holders elsewhere goes on from another host: its relays stand still. */
+      leave?: boolean;
+      freezeTimeoutMs?: number;
+      threads?: number;
+      lock?: string;
+    },
+    wire?: NativeWire,
+  ) => NativeCapture;
   Rebuild: new (plan: Record<string, Data>, launch: NativeLaunchOptions) => NativeRebuild;
 }
 

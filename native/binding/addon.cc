@@ -17,6 +17,7 @@
 #include "binding/job.h"
 #include "binding/launch_options.h"
 #include "binding/probe.h"
+#include "binding/wire.h"
 #include "binding/worker.h"
 #include "engine/control_client.h"
 #include "memory/page_store.h"
@@ -164,6 +165,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   exports.Set("encodeExec", Napi::Function::New(env, js_encode_exec));
   export_files(env, exports);
   export_jobs(env, exports);
+  export_wire(env, exports);
   return exports;
 }
 

@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "binding/convert.h"
 #include "binding/launch_options.h"
+#include "binding/wire.h"
 
 namespace virt {
 
@@ -141,13 +142,14 @@ class JobObject : public Napi::ObjectWrap<Object> {
   decltype(std::declval<Napi::Env>().AddCleanupHook(std::declval<std::function<void()>>())) hook_;
 };
 
-// `new Capture(options)`: survey(), read(directoryFd), remap(changes), hold(name, key, reach), thaw(), release().
+// `new Capture(options, wire?)`: track(), copy(), survey(), read(directoryFd), remap(changes), hold(name, key, reach), thaw(), release().
 class JsCapture : public JobObject<JsCapture, CaptureJob> {
  public:
   static Napi::Function define(Napi::Env env) {
     return DefineClass(
         env, "Capture",
         {InstanceMethod<&JsCapture::survey>("survey"), InstanceMethod<&JsCapture::read>("read"),
+         InstanceMethod<&JsCapture::track>("track"), InstanceMethod<&JsCapture::copy>("copy"),
          InstanceMethod<&JsCapture::remap>("remap"), InstanceMethod<&JsCapture::hold>("hold"),
          InstanceMethod<&JsCapture::thaw>("thaw"), InstanceMethod<&JsCapture::release>("release"),
          InstanceMethod("stop", static_cast<InstanceVoidMethodCallback>(&JsCapture::stop)),
@@ -158,6 +160,7 @@ class JsCapture : public JobObject<JsCapture, CaptureJob> {
   explicit JsCapture(const Napi::CallbackInfo& info) : JobObject(info) {
     try {
       options_ = from_js(info[0]);
+      if (!info[1].IsUndefined()) wire_ = wire_of(info[1]);
     } catch (...) {
       throw to_js_error(info.Env(), std::current_exception());
     }
@@ -165,10 +168,20 @@ class JsCapture : public JobObject<JsCapture, CaptureJob> {
 
  private:
   Napi::Value survey(const Napi::CallbackInfo& info) {
-    return post(info, [options = options_](Held<CaptureJob>& held) {
-      held.job = std::make_unique<CaptureJob>(options, held.progress);
-      return held.job->survey();
-    });
+    return post(info, [open = opener()](Held<CaptureJob>& held) { return open(held).survey(); });
+  }
+  Napi::Value track(const Napi::CallbackInfo& info) {
+    return post(info, [open = opener()](Held<CaptureJob>& held) { return open(held).track(); });
+  }
+  Napi::Value copy(const Napi::CallbackInfo& info) {
+    return post(info, [](Held<CaptureJob>& held) { return held.job->copy(); });
+  }
+  // The job is made on its own thread, by its first step: connecting and locking may wait.
+  [[nodiscard]] std::function<CaptureJob&(Held<CaptureJob>&)> opener() const {
+    return [options = options_, wire = wire_](Held<CaptureJob>& held) -> CaptureJob& {
+      if (!held.job) held.job = std::make_unique<CaptureJob>(options, wire, held.progress);
+      return *held.job;
+    };
   }
 
   Napi::Value read(const Napi::CallbackInfo& info) {
@@ -205,6 +218,7 @@ class JsCapture : public JobObject<JsCapture, CaptureJob> {
   }
 
   virt::Value options_;
+  std::shared_ptr<Wire> wire_;
 };
 
 // `new Rebuild(plan, launch)`: build(), commit().

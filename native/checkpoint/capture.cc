@@ -138,7 +138,8 @@ Value Capture::survey() {
   capture_handles();
   if (options_.leave) take_far_queues();
   for (size_t i = 0; i < pod_.processes.size(); ++i) {
-    if (pod_.processes[i].readable()) survey_memory(pod_.processes[i], i, vmas[i], *context_, memory_);
+    if (pod_.processes[i].readable())
+      survey_memory(pod_.processes[i], i, vmas[i], *context_, options_.precopy, memory_);
   }
   survey_objects(*context_, memory_);
   survey_sysv();
@@ -154,6 +155,7 @@ Value Capture::survey() {
       ask_about_stops(p, foothold, pod_, states);
       ask_close_on_exec(i, foothold);
       survey_objects_through(p, i, foothold, *context_, memory_);
+      if (options_.arm) options_.precopy->arm(p, foothold);
       foothold.remove();
     }
   }
@@ -216,15 +218,19 @@ void Capture::carry_files(int directory, Value& record) {
   record.set("carried", std::move(carried));
 }
 
-void Capture::read(int directory, Value& record, const std::atomic<bool>& stop,
+void Capture::read(PageStore& store, int directory, Value& record, const std::atomic<bool>& stop,
                    std::atomic<uint64_t>& done_bytes) {
-  PageStore store(directory);
   const std::vector<JobRuns> runs = read_pages(memory_.jobs, store, options_.threads, stop, done_bytes);
   // Runs of one process in one list; of a shared object likewise.
   std::vector<JobRuns> of_process(pod_.processes.size()), of_memory(context_->memories().size());
   for (size_t j = 0; j < runs.size(); ++j) {
     auto& all = (memory_.jobs[j].of_memory ? of_memory : of_process)[memory_.jobs[j].owner];
     all.insert(all.end(), runs[j].begin(), runs[j].end());
+  }
+  for (const auto& [owner, known] : memory_.known) {
+    JobRuns& all = of_process[owner];
+    all.insert(all.end(), known.begin(), known.end());
+    std::sort(all.begin(), all.end(), [](const PageRun& a, const PageRun& b) { return a.start < b.start; });
   }
   Value processes = record.at("processes"), memory = record.at("memory");
   for (size_t i = 0; i < of_process.size(); ++i) {

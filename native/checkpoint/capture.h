@@ -25,7 +25,9 @@ struct CaptureOptions {
   unsigned terminal_index = 0;
   std::set<std::string> drop;  // kinds the user is willing to lose
   CaptureContext::TcpPolicy tcp;
-  bool hold = false;   // CaptureContext::holds
+  Precopy* precopy = nullptr;  // what was sent while the pod ran
+  bool arm = false;            // it is to watch the pod's processes from now on
+  bool hold = false;           // CaptureContext::holds
   bool leave = false;  // relays stand still since far() was called, and give their states again each time
   // What leads through holders elsewhere (CaptureContext::far), asked when everything stands still.
   std::function<std::map<uint64_t, std::pair<int, uint32_t>>()> far;
@@ -48,10 +50,10 @@ class Capture {
   void freeze();
   // Everything but pages and file contents. The record has "blockers", never empty without reason to go on.
   Value survey();
-  // Pages into `directory` (pages-*.bin, pages.sum) and contents of unlinked files (carried-N.bin). Completes
-  // the record: runs of pages, pages in each part, carried files. Everything is read back and compared before
-  // it returns.
-  void read(int directory, Value& record, const std::atomic<bool>& stop, std::atomic<uint64_t>& done_bytes);
+  // Pages into the store and contents of unlinked files into `directory` (carried-N.bin). Completes the record: runs of
+  // pages, pages in each part, carried files.
+  void read(PageStore& store, int directory, Value& record, const std::atomic<bool>& stop,
+            std::atomic<uint64_t>& done_bytes);
   [[nodiscard]] uint64_t resident_bytes() const { return memory_.resident_bytes; }
   // After survey(): [{give, uses: [{pid, fd, closeOnExec, watched: [{epoll, handle, events, data}]}]}], `give` a record of
   // kind "given" or {handle}.

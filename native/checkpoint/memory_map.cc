@@ -24,8 +24,15 @@ constexpr Advice kAdvice[] = {{"dc", MADV_DONTFORK},   {"dd", MADV_DONTDUMP}, {"
 
 class ProcessMemory {
  public:
-  ProcessMemory(const FrozenProcess& p, size_t owner, CaptureContext& c, SurveyedMemory& out)
-      : p_(p), owner_(owner), c_(c), out_(out), scanner_(p.host_pid), memory_(p.host_pid) {}
+  ProcessMemory(const FrozenProcess& p, size_t owner, CaptureContext& c, const Precopy* precopy,
+                SurveyedMemory& out)
+      : p_(p),
+        owner_(owner),
+        c_(c),
+        precopy_(precopy),
+        out_(out),
+        scanner_(p.host_pid),
+        memory_(p.host_pid) {}
 
   Value run(const std::vector<Vma>& vmas) {
     for (const Vma& v : vmas) {
@@ -76,7 +83,7 @@ class ProcessMemory {
       block(v, "ERR_UNSUPPORTED", "memory of huge pages (hugetlbfs)", "not carried yet");
       return false;
     }
-    if (v.has("um") || v.has("uw") || v.has("ui")) {
+    if ((v.has("um") || v.has("uw") || v.has("ui")) && !is_watched(v)) {
       block(v, "ERR_UNSUPPORTED", "memory that is watched with userfaultfd",
             "let the program unregister it first");
       return false;
@@ -211,7 +218,7 @@ class ProcessMemory {
   void add_own_pages(const Vma& v, Value& m) {
     std::vector<PageRange> pages;
     Value guards = Value::list();
-    for (PageRange& r : scanner_.scan(v.start, v.end, true)) {
+    for (PageRange& r : scanner_.scan(v.start, v.end, true, is_watched(v))) {
       if (r.guard) {
         Value pair = Value::list();
         pair.push(static_cast<int64_t>(r.start));
@@ -220,7 +227,11 @@ class ProcessMemory {
         continue;
       }
       r.keep_zeros = v.backed();
-      pages.push_back(r);
+      if (r.unwritten) {
+        precopy_->known(p_.host_pid, r, &pages, &out_.known[owner_]);
+      } else {
+        pages.push_back(r);
+      }
     }
     if (!guards.as_list().empty()) m.set("guards", std::move(guards));
     add_job(std::move(pages));
@@ -239,9 +250,14 @@ class ProcessMemory {
     job_->ranges.insert(job_->ranges.end(), ranges.begin(), ranges.end());
   }
 
+  [[nodiscard]] bool is_watched(const Vma& v) const {
+    return precopy_ != nullptr && precopy_->watches(p_.host_pid, v);
+  }
+
   const FrozenProcess& p_;
   size_t owner_;
   CaptureContext& c_;
+  const Precopy* precopy_;
   SurveyedMemory& out_;
   PageScanner scanner_;
   RemoteMemory memory_;
@@ -277,9 +293,9 @@ static std::vector<Stretch> stretches(const std::vector<Mapper>& mappers) {
 }
 
 void survey_memory(const FrozenProcess& process, size_t owner, const std::vector<Vma>& vmas,
-                   CaptureContext& context, SurveyedMemory& out) {
+                   CaptureContext& context, const Precopy* precopy, SurveyedMemory& out) {
   if (out.mappings.size() <= owner) out.mappings.resize(owner + 1);
-  out.mappings[owner] = ProcessMemory(process, owner, context, out).run(vmas);
+  out.mappings[owner] = ProcessMemory(process, owner, context, precopy, out).run(vmas);
 }
 
 void survey_objects(CaptureContext& context, SurveyedMemory& out) {

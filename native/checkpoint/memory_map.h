@@ -9,6 +9,8 @@
 #include "base/value.h"
 #include "checkpoint/foothold.h"
 #include "checkpoint/freeze.h"
+#include "checkpoint/precopy.h"
+#include "memory/page_store.h"
 #include "memory/scan.h"
 #include "memory/vma.h"
 #include "resources/capture_context.h"
@@ -23,6 +25,8 @@ struct PageJob {
   uint64_t rebase = 0;            // added to an address to give the run's start (an object's offset)
   size_t owner = 0;               // index of the process, or of the memory object
   bool of_memory = false;
+  bool live =
+      false;  // the process runs: what it has unmapped meanwhile is passed over, pages of zeros are marked
 };
 
 // Which process maps a shared object where: it is read through one of them if there is no descriptor of it.
@@ -34,14 +38,16 @@ struct Mapper {
 struct SurveyedMemory {
   std::vector<Value> mappings;  // per process, a list of records
   std::vector<PageJob> jobs;
-  std::map<int, std::vector<Mapper>> mappers;  // by MemoryObject id
-  std::string vdso;                            // the vDSO's bytes, the same in every process
+  std::map<size_t, std::vector<PageRun>> known;  // per process: pages that the store has already
+  std::map<int, std::vector<Mapper>> mappers;    // by MemoryObject id
+  std::string vdso;                              // the vDSO's bytes, the same in every process
   uint64_t resident_bytes = 0;
 };
 
 // Adds one process (number `owner`) to what was surveyed so far.
+// `precopy`: what was sent before, or null.
 void survey_memory(const FrozenProcess& process, size_t owner, const std::vector<Vma>& vmas,
-                   CaptureContext& context, SurveyedMemory& out);
+                   CaptureContext& context, const Precopy* precopy, SurveyedMemory& out);
 
 // Adds the jobs for shared objects that have a descriptor.
 void survey_objects(CaptureContext& context, SurveyedMemory& out);

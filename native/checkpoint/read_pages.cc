@@ -73,8 +73,15 @@ void read_piece(const PageJob& job, Piece& piece, PageStore& store, PageStore::L
     for (uint64_t at = range.start; at < range.end;) {
       if (stop.load(std::memory_order_relaxed))
         throw OsError("ERR_ABORTED", "read", ECANCELED, "the capture was stopped");
-      const uint64_t size = std::min(kChunkBytes, range.end - at);
-      if (memory) {
+      uint64_t size = std::min(kChunkBytes, range.end - at);
+      if (job.live) {
+        const size_t got = memory->try_read(at, buffer.get(), size) / kPageBytes * kPageBytes;
+        if (got == 0) {
+          at += kPageBytes;
+          continue;
+        }
+        size = got;
+      } else if (memory) {
         memory->read(at, buffer.get(), size);
       } else {
         // A memfd's last page may be cut off by its size.
@@ -83,7 +90,9 @@ void read_piece(const PageJob& job, Piece& piece, PageStore& store, PageStore::L
         std::memset(buffer.get() + n, 0, size - static_cast<size_t>(n));
       }
       store.add(lane, at + job.rebase, buffer.get(), size / kPageBytes, range.huge, &piece.runs,
-                range.keep_zeros);
+                range.keep_zeros ? Zeros::keep
+                : job.live       ? Zeros::mark
+                                 : Zeros::leave_out);
       done_bytes += size;
       at += size;
     }

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -13,6 +14,7 @@
 
 #include "base/error.h"
 #include "base/fault.h"
+#include "move/wire_sink.h"
 #include "resources/far_socket.h"
 #include "resources/inet_address.h"
 #include "sys/clocks.h"
@@ -59,8 +61,10 @@ int64_t number_in(const Value& text) {
 
 }  // namespace
 
-CaptureJob::CaptureJob(const Value& options, Progress& progress)
-    : control_(ControlClient::connect(options.at("socket").as_string())), progress_(progress) {
+CaptureJob::CaptureJob(const Value& options, std::shared_ptr<Wire> wire, Progress& progress)
+    : control_(ControlClient::connect(options.at("socket").as_string())),
+      progress_(progress),
+      wire_(std::move(wire)) {
   CaptureOptions o;
   o.init_host_pid = control_.peer_pid();
   const protocol::Status status = hello(control_);
@@ -83,8 +87,7 @@ CaptureJob::CaptureJob(const Value& options, Progress& progress)
           {r.at("policy").as_string(), r.get_string("address", ""), static_cast<int>(r.get_int("port", 0))});
   }
   o.hold = options.get_bool("hold", false);
-  o.leave = o.hold && options.get_bool("leave", false);
-  if (o.hold) o.far = [this, leave = o.leave] { return look_far(leave); };
+  leave_ = o.hold && options.get_bool("leave", false);
   o.freeze_timeout_ms = static_cast<int>(options.get_int("freezeTimeoutMs", 5000));
   o.threads = static_cast<unsigned>(options.get_int("threads", 2));
   o.open_in_pod = [this](const std::string& path, int flags) {
@@ -114,9 +117,41 @@ CaptureJob::CaptureJob(const Value& options, Progress& progress)
     throw OsError("ERR_POD_BUSY", "lock", 0, "another command is changing this pod");
   }
   options_ = std::move(o);
+  if (!wire_) return;
+  uint64_t key = 0;
+  if (getrandom(&key, sizeof key, 0) != sizeof key) throw OsError("getrandom", errno, "preparing a move");
+  precopy_ = std::make_unique<Precopy>(std::make_unique<WireSink>(wire_, key));
+  options_.precopy = precopy_.get();
+}
+
+Value CaptureJob::track() {
+  options_.arm = true;
+  // What leads through holders elsewhere stands still only in the last stop.
+  options_.leave = false;
+  if (options_.hold) options_.far = [this] { return look_far(false); };
+  freeze_and_survey();
+  options_.arm = false;
+  capture_->thaw();
+  capture_.reset();
+  progress_.phase = "copy";
+  return record_;
+}
+
+Value CaptureJob::copy() {
+  const Precopy::Round round = precopy_->round(options_.threads, progress_.stop, progress_.done_bytes);
+  return Value::map()
+      .set("dirtyBytes", static_cast<int64_t>(round.dirty_bytes))
+      .set("watched", static_cast<int64_t>(round.watched));
 }
 
 Value CaptureJob::survey() {
+  options_.leave = leave_;
+  if (options_.hold) options_.far = [this] { return look_far(leave_); };
+  freeze_and_survey();
+  return record_;
+}
+
+void CaptureJob::freeze_and_survey() {
   // A process that is killed from outside between freeze and survey makes what was found so far worthless;
   // nothing was changed yet, so begin again.
   constexpr int kMostAttempts = 4;
@@ -137,7 +172,6 @@ Value CaptureJob::survey() {
     }
   }
   progress_.total_bytes = capture_->resident_bytes();
-  return record_;
 }
 
 std::map<uint64_t, std::pair<int, uint32_t>> CaptureJob::look_far(bool freeze) {
@@ -175,7 +209,10 @@ std::map<uint64_t, std::pair<int, uint32_t>> CaptureJob::look_far(bool freeze) {
 Value CaptureJob::read(int directory) {
   progress_.phase = "read";
   try {
-    capture_->read(directory, record_, progress_.stop, progress_.done_bytes);
+    std::unique_ptr<PageStore> files;
+    if (!precopy_) files = std::make_unique<PageStore>(std::make_unique<FileSink>(directory));
+    capture_->read(precopy_ ? precopy_->store() : *files, directory, record_, progress_.stop,
+                   progress_.done_bytes);
   } catch (OsError& e) {
     e.during("read");
     throw;

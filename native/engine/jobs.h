@@ -14,6 +14,7 @@
 #include "checkpoint/rebuild.h"
 #include "engine/control_client.h"
 #include "engine/launch.h"
+#include "move/wire.h"
 
 namespace virt {
 
@@ -28,11 +29,16 @@ class CaptureJob {
  public:
   // {socket, drop: [kinds], tcp: {otherwise, rules: [{policy, address?, port?}]}, hold, leave, freezeTimeoutMs, threads}.
   // leave: relays to holders elsewhere stand still, for another host to go on
-  CaptureJob(const Value& options, Progress& progress);
+  // `wire`: to the host that the pod moves to, or null.
+  CaptureJob(const Value& options, std::shared_ptr<Wire> wire, Progress& progress);
 
+  // A moment's stop: surveys, and watches from now on what the pod's processes write. The record as survey() gives it.
+  Value track();
+  // A round of pre-copy over the wire, while the pod runs. {dirtyBytes, watched}
+  Value copy();
   // Freezes and surveys. The result has blockers, and all of the image but the pages.
   Value survey();
-  // Writes pages and carried files into the directory, reads them back; gives the completed record.
+  // Carried files into the directory, pages there too (read back), or over the wire; gives the completed record.
   Value read(int directory);
   // Other descriptors in place of those that processes have; after survey().
   void remap(const Value& changes);
@@ -49,9 +55,13 @@ class CaptureJob {
   Progress& progress_;
   UniqueFd terminal_;
   std::map<uint64_t, std::pair<int, uint32_t>> look_far(bool freeze);
+  void freeze_and_survey();
 
   CaptureOptions options_;
-  Value far_ = Value::list();  // relays that stand still: {address, port, key, state}
+  bool leave_ = false;
+  std::shared_ptr<Wire> wire_;
+  std::unique_ptr<Precopy> precopy_;  // longer than any capture
+  Value far_ = Value::list();         // relays that stand still: {address, port, key, state}
   std::unique_ptr<Capture> capture_;
   Value record_;
 };

@@ -29,24 +29,12 @@ OsError damaged(const std::string& name, const char* call, int error, const std:
 
 std::string part_name(uint64_t part) { return "pages-" + std::to_string(part + 1) + ".bin"; }
 
-PageStore::PageStore(int dir_fd) : dir_fd_(dir_fd) {}
+PageStore::PageStore(std::unique_ptr<PageSink> sink) : sink_(std::move(sink)) {}
 
 PageStore::~PageStore() = default;
 
-int PageStore::part_fd(uint64_t part) {
-  const std::lock_guard guard(lock_);
-  return parts_.at(part).get();
-}
-
-bool PageStore::same_as_stored(const char* page, uint64_t index) {
-  alignas(64) char stored[kPageBytes];
-  read_exactly(part_fd(index / kPartPages), stored, sizeof stored, index % kPartPages * kPageBytes,
-               "comparing with a stored page");
-  return std::memcmp(stored, page, kPageBytes) == 0;
-}
-
 void PageStore::add(Lane& lane, uint64_t start, const char* pages, size_t count, bool huge,
-                    std::vector<PageRun>* runs, bool keep_zeros) {
+                    std::vector<PageRun>* runs, Zeros zeros) {
   if (count > kMostAtOnce) throw Bug("PageStore: too many pages at once");
   constexpr uint64_t kNone = ~uint64_t{0};
   std::array<PageDigest, kMostAtOnce> digests;
@@ -54,7 +42,7 @@ void PageStore::add(Lane& lane, uint64_t start, const char* pages, size_t count,
   index.fill(kNone);
   for (size_t i = 0; i < count; ++i) {
     digests[i] = digest_page(pages + i * kPageBytes);
-    if (keep_zeros) digests[i].zero = false;
+    if (zeros == Zeros::keep) digests[i].zero = false;
   }
   {
     const std::lock_guard guard(lock_);
@@ -66,11 +54,12 @@ void PageStore::add(Lane& lane, uint64_t start, const char* pages, size_t count,
   }
   // Equal hashes are a guess, equal bytes are equal.
   for (size_t i = 0; i < count; ++i) {
-    if (index[i] != kNone && !same_as_stored(pages + i * kPageBytes, index[i])) index[i] = kNone;
+    if (index[i] != kNone && !sink_->holds(pages + i * kPageBytes, index[i])) index[i] = kNone;
   }
   // Fresh ones, equal ones among themselves once.
   std::array<size_t, kMostAtOnce> fresh;
   std::array<const char*, kMostAtOnce> fresh_pages;
+  std::array<uint64_t, kMostAtOnce> fresh_hashes;
   std::array<size_t, kMostAtOnce> fresh_of;  // page → position among the fresh
   size_t fresh_count = 0;
   for (size_t i = 0; i < count; ++i) {
@@ -84,6 +73,7 @@ void PageStore::add(Lane& lane, uint64_t start, const char* pages, size_t count,
     fresh_of[i] = twin;
     if (twin == fresh_count) {
       fresh[fresh_count] = i;
+      fresh_hashes[fresh_count] = digests[i].hash;
       fresh_pages[fresh_count++] = page;
     }
   }
@@ -92,7 +82,7 @@ void PageStore::add(Lane& lane, uint64_t start, const char* pages, size_t count,
     if (lane.used == kPartPages) open_part(lane);
     const size_t here = std::min<uint64_t>(fresh_count - done, kPartPages - lane.used);
     const uint64_t first = lane.part * kPartPages + lane.used;
-    write_pages(fresh_pages.data() + done, here, first);
+    sink_->write(fresh_pages.data() + done, fresh_hashes.data() + done, here, first);
     lane.used += here;
     for (size_t k = 0; k < here; ++k) fresh_index[done + k] = first + k;
     done += here;
@@ -110,12 +100,13 @@ void PageStore::add(Lane& lane, uint64_t start, const char* pages, size_t count,
     }
   }
   for (size_t i = 0; i < count; ++i) {
+    if (digests[i].zero && zeros == Zeros::mark) index[i] = kZeroPages;
     if (index[i] == kNone) continue;
     const uint64_t address = start + i * kPageBytes;
     if (!runs->empty()) {
       PageRun& last = runs->back();
       if (last.huge == huge && last.start + last.count * kPageBytes == address &&
-          last.index + last.count == index[i]) {
+          last.index + (index[i] == kZeroPages ? 0 : last.count) == index[i]) {
         ++last.count;
         continue;
       }
@@ -126,72 +117,17 @@ void PageStore::add(Lane& lane, uint64_t start, const char* pages, size_t count,
 
 void PageStore::open_part(Lane& lane) {
   const std::lock_guard guard(lock_);
-  lane.part = parts_.size();
+  lane.part = hashes_.size();
   lane.used = 0;
-  const std::string name = part_name(lane.part);
-  UniqueFd fd(openat(dir_fd_, name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600));
-  if (!fd) throw OsError("openat", errno, "making a pages file").at_path(name);
-  parts_.push_back(std::move(fd));
+  sink_->open_part(lane.part);
   hashes_.emplace_back();
-}
-
-void PageStore::write_pages(const char* const* pages, size_t count, uint64_t first) {
-  fault_point("capture-write-pages");
-  const uint64_t part = first / kPartPages;
-  const int fd = part_fd(part);
-  std::array<iovec, kMostAtOnce> vectors;
-  size_t n = 0;
-  for (size_t i = 0; i < count; ++i) {
-    char* p = const_cast<char*>(pages[i]);
-    if (n > 0 && static_cast<char*>(vectors[n - 1].iov_base) + vectors[n - 1].iov_len == p) {
-      vectors[n - 1].iov_len += kPageBytes;
-    } else {
-      vectors[n++] = {p, kPageBytes};
-    }
-  }
-  auto offset = static_cast<off_t>(first % kPartPages * kPageBytes);
-  size_t v = 0;
-  for (size_t left = count * kPageBytes; left > 0;) {
-    const ssize_t wrote = pwritev(fd, &vectors[v], static_cast<int>(n - v), offset);
-    if (wrote < 0 && errno == EINTR) continue;
-    if (wrote <= 0)
-      throw OsError("pwritev", wrote < 0 ? errno : ENOSPC, "writing pages").at_path(part_name(part));
-    left -= static_cast<size_t>(wrote);
-    offset += wrote;
-    auto rest = static_cast<size_t>(wrote);
-    while (v < n && rest >= vectors[v].iov_len) rest -= vectors[v++].iov_len;
-    if (rest > 0) {
-      vectors[v].iov_base = static_cast<char*>(vectors[v].iov_base) + rest;
-      vectors[v].iov_len -= rest;
-    }
-  }
-  // Read back at once, while it is still in the processor's cache: once more through memory would cost a third more.
-  thread_local std::vector<char> back(kMostAtOnce * kPageBytes);
-  read_exactly(fd, back.data(), count * kPageBytes, first % kPartPages * kPageBytes, "reading back pages");
-  for (size_t i = 0; i < count; ++i) {
-    if (std::memcmp(back.data() + i * kPageBytes, pages[i], kPageBytes) != 0) {
-      throw damaged(part_name(part), "pread", 0,
-                    "page " + std::to_string(first + i) + " is not what was written");
-    }
-  }
 }
 
 std::vector<uint64_t> PageStore::finish() {
   const std::lock_guard guard(lock_);
-  UniqueFd sums(openat(dir_fd_, "pages.sum", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600));
-  if (!sums) throw OsError("openat", errno, "making the pages' sums").at_path("pages.sum");
+  sink_->write_sums(hashes_);
   std::vector<uint64_t> pages;
-  uint64_t at = 0;
-  std::vector<uint64_t> back;
-  for (const auto& hashes : hashes_) {
-    const size_t size = hashes.size() * sizeof hashes[0];
-    write_exactly(sums.get(), hashes.data(), size, at, "writing the pages' sums");
-    back.resize(hashes.size());
-    read_exactly(sums.get(), back.data(), size, at, "reading back the pages' sums");
-    if (back != hashes) throw damaged("pages.sum", "pread", 0, "the pages' sums are not what was written");
-    at += size;
-    pages.push_back(hashes.size());
-  }
+  for (const auto& hashes : hashes_) pages.push_back(hashes.size());
   return pages;
 }
 

@@ -5,11 +5,13 @@
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
+#include "memory/page_sink.h"
 #include "memory/scan.h"
 #include "sys/fd.h"
 
@@ -25,10 +27,12 @@ struct PageRun {
   bool huge = false;
 };
 
+enum class Zeros : uint8_t { leave_out, keep, mark };
+inline constexpr uint64_t kZeroPages = uint64_t{1} << 62;
+
 class PageStore {
  public:
-  // Files are made in the directory `dir_fd`, which must be empty of them.
-  explicit PageStore(int dir_fd);
+  explicit PageStore(std::unique_ptr<PageSink> sink);
   ~PageStore();
 
   // Where one thread writes: a part of its own, because writers of one file wait for each other in the
@@ -39,28 +43,23 @@ class PageStore {
     uint64_t part = 0, used = kPartPages;
   };
 
-  // Stores `count` pages that lie at `pages` and belong at `start`: zero ones are left out (unless they
-  // are to be kept), known ones referred to. What was written is read back and compared
-  // (ERR_IMAGE_DAMAGED). Appends to *runs, joining what continues. At most kMostAtOnce pages a call.
+  // Stores `count` pages that lie at `pages` and belong at `start`: known ones are referred to, zero ones left out, kept like
+  // others, or marked (their number is kZeroPages, whose content is in no part). Appends to *runs, joining what continues. At most kMostAtOnce pages a call.
   static constexpr size_t kMostAtOnce = 256;
   void add(Lane& lane, uint64_t start, const char* pages, size_t count, bool huge, std::vector<PageRun>* runs,
-           bool keep_zeros = false);
+           Zeros zeros = Zeros::leave_out);
 
-  // Writes pages.sum; afterwards everything is in the files (not yet synced). Gives the pages in each part;
+  // Hands over the sums; afterwards everything is with the sink (files are not yet synced). Gives the pages in each part;
   // the index of a part's first page is the part's number times kPartPages, so that indexes may have gaps.
   std::vector<uint64_t> finish();
 
  private:
   void open_part(Lane& lane);
-  int part_fd(uint64_t part);
-  bool same_as_stored(const char* page, uint64_t index);
-  void write_pages(const char* const* pages, size_t count, uint64_t first);
 
-  int dir_fd_;
+  std::unique_ptr<PageSink> sink_;
   std::mutex lock_;
-  std::unordered_map<uint64_t, uint64_t> by_hash_;  // hash → index, of pages that are in the file already
+  std::unordered_map<uint64_t, uint64_t> by_hash_;  // hash → index, of pages that are written already
   std::vector<std::vector<uint64_t>> hashes_;       // part → hashes of its pages
-  std::vector<UniqueFd> parts_;
 };
 
 class PageFile {

@@ -7,24 +7,12 @@
 #include <cerrno>
 
 #include "base/error.h"
+#include "memory/pagemap_scan.h"
 #include "sys/file.h"
 #include "sys/proc.h"
 
 namespace virt {
 namespace {
-
-// include/uapi/linux/fs.h of kernel 6.7; Debian 12's headers are older.
-struct PageRegion {
-  uint64_t start, end, categories;
-};
-struct ScanArgument {
-  uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
-  uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
-};
-static_assert(sizeof(ScanArgument) == 96);
-const unsigned long kPagemapScan = _IOWR('f', 16, ScanArgument);
-constexpr uint64_t kPageIsFile = 1 << 2, kPageIsPresent = 1 << 3, kPageIsSwapped = 1 << 4,
-                   kPageIsZero = 1 << 5, kPageIsHuge = 1 << 6, kPageIsGuard = 1 << 8;
 
 // Bits of a pagemap entry, proc(5).
 constexpr uint64_t kEntryPresent = 1ULL << 63, kEntrySwapped = 1ULL << 62, kEntryFile = 1ULL << 61,
@@ -37,7 +25,7 @@ constexpr uint64_t kEntryPresent = 1ULL << 63, kEntrySwapped = 1ULL << 62, kEntr
 
 void append(std::vector<PageRange>* out, const PageRange& r) {
   if (!out->empty() && out->back().end == r.start && out->back().huge == r.huge &&
-      out->back().guard == r.guard) {
+      out->back().guard == r.guard && out->back().unwritten == r.unwritten) {
     out->back().end = r.end;
   } else {
     out->push_back(r);
@@ -49,16 +37,17 @@ void append(std::vector<PageRange>* out, const PageRange& r) {
 PageScanner::PageScanner(pid_t host_pid, bool by_ioctl)
     : pagemap_(open_file(proc_path(host_pid, "pagemap"), O_RDONLY)), by_ioctl_(by_ioctl) {}
 
-std::vector<PageRange> PageScanner::scan(uint64_t start, uint64_t end, bool own_only) const {
+std::vector<PageRange> PageScanner::scan(uint64_t start, uint64_t end, bool own_only,
+                                         bool ask_written) const {
   std::vector<PageRange> out;
-  if (!by_ioctl_ || !scan_by_ioctl(start, end, own_only, &out)) {
+  if (!by_ioctl_ || !scan_by_ioctl(start, end, own_only, ask_written, &out)) {
     out.clear();
     scan_by_reading(start, end, own_only, &out);
   }
   return out;
 }
 
-bool PageScanner::scan_by_ioctl(uint64_t start, uint64_t end, bool own_only,
+bool PageScanner::scan_by_ioctl(uint64_t start, uint64_t end, bool own_only, bool ask_written,
                                 std::vector<PageRange>* out) const {
   std::vector<PageRegion> regions(1024);
   const auto first_entry = static_cast<off_t>(start / kPageBytes * 8);
@@ -72,7 +61,7 @@ bool PageScanner::scan_by_ioctl(uint64_t start, uint64_t end, bool own_only,
     a.category_mask = kPageIsZero | (own_only ? kPageIsFile : 0);
     a.category_inverted = a.category_mask;
     a.category_anyof_mask = kPageIsPresent | kPageIsSwapped;
-    a.return_mask = kPageIsHuge | (asks_for_guards_ ? kPageIsGuard : 0);
+    a.return_mask = kPageIsHuge | (asks_for_guards_ ? kPageIsGuard : 0) | (ask_written ? kPageIsWritten : 0);
     const int n = ioctl(pagemap_.get(), kPagemapScan, &a);
     if (n < 0) {
       if (errno == EINTR) continue;
@@ -85,7 +74,9 @@ bool PageScanner::scan_by_ioctl(uint64_t start, uint64_t end, bool own_only,
     }
     for (int i = 0; i < n; ++i) {
       const PageRegion& r = regions[static_cast<size_t>(i)];
-      append(out, {r.start, r.end, (r.categories & kPageIsHuge) != 0, (r.categories & kPageIsGuard) != 0});
+      PageRange range{r.start, r.end, (r.categories & kPageIsHuge) != 0, (r.categories & kPageIsGuard) != 0};
+      range.unwritten = ask_written && (r.categories & kPageIsWritten) == 0;
+      append(out, range);
     }
     // walk_end alone is not to be trusted: where a walk filled the kernel's own buffer (512 ranges) before it
     // came to its end, it still says where that happened. What was reported lies behind us in any case.

@@ -18,6 +18,7 @@ struct PageRange {
   bool huge = false;            // mapped by a huge page
   bool guard = false;           // a guard region (MADV_GUARD_INSTALL): nothing there can be read
   bool keep_zeros = false;      // a page of zeros counts too: it hides a file's
+  bool unwritten = false;       // not written since WriteWatch::take() had it; where that was asked for
 };
 
 class PageScanner {
@@ -29,10 +30,12 @@ class PageScanner {
   // belong to the process alone (not to a file or shared memory). Ascending, adjacent ones joined. Guard
   // regions are told where the kernel tells them (6.15). The entries of pagemap show neither zero nor huge
   // pages: read from there, zero pages are in it and nothing is huge.
-  [[nodiscard]] std::vector<PageRange> scan(uint64_t start, uint64_t end, bool own_only) const;
+  // `ask_written`: what WriteWatch has seen is told apart (`unwritten`).
+  [[nodiscard]] std::vector<PageRange> scan(uint64_t start, uint64_t end, bool own_only,
+                                            bool ask_written = false) const;
 
  private:
-  [[nodiscard]] bool scan_by_ioctl(uint64_t start, uint64_t end, bool own_only,
+  [[nodiscard]] bool scan_by_ioctl(uint64_t start, uint64_t end, bool own_only, bool ask_written,
                                    std::vector<PageRange>* out) const;
   void scan_by_reading(uint64_t start, uint64_t end, bool own_only, std::vector<PageRange>* out) const;
 

@@ -73,7 +73,7 @@ const std::atomic<bool> kGoOn = false;
 
 // An image of `count` different pages in one part.
 std::vector<uint64_t> store_pages(const TemporaryDirectory& dir, const std::vector<Page>& pages) {
-  PageStore store(dir.fd());
+  PageStore store(std::make_unique<FileSink>(dir.fd()));
   PageStore::Lane lane;
   std::vector<PageRun> runs;
   for (size_t i = 0; i < pages.size(); ++i) store.add(lane, i * kPageBytes, pages[i].data(), 1, false, &runs);
@@ -132,7 +132,7 @@ TEST_CASE("zero pages are left out, equal ones stored once, neighbours joined") 
   Random random(3);
   const Page a = random_page(random), b = random_page(random), c = random_page(random);
   const std::string bytes = a + b + kZero + a + b + c + c;
-  PageStore store(dir.fd());
+  PageStore store(std::make_unique<FileSink>(dir.fd()));
   PageStore::Lane lane;
   std::vector<PageRun> runs;
   store.add(lane, 0x10000, bytes.data(), 7, false, &runs);
@@ -166,7 +166,7 @@ TEST_CASE("zero pages are left out, equal ones stored once, neighbours joined") 
 TEST_CASE("huge and small pages are not joined") {
   const TemporaryDirectory dir;
   Random random(4);
-  PageStore store(dir.fd());
+  PageStore store(std::make_unique<FileSink>(dir.fd()));
   PageStore::Lane lane;
   std::vector<PageRun> runs;
   const Page a = random_page(random), b = random_page(random);
@@ -179,7 +179,7 @@ TEST_CASE("huge and small pages are not joined") {
 
 TEST_CASE("nothing stored is an image without parts") {
   const TemporaryDirectory dir;
-  PageStore store(dir.fd());
+  PageStore store(std::make_unique<FileSink>(dir.fd()));
   PageStore::Lane lane;
   std::vector<PageRun> runs;
   store.add(lane, 0, kZero.data(), 1, false, &runs);
@@ -199,7 +199,7 @@ TEST_CASE("several threads store at once; every page comes back, and few are sto
   std::vector<Page> shared;
   Random random(5);
   for (size_t i = 0; i < kShared; ++i) shared.push_back(random_page(random));
-  PageStore store(dir.fd());
+  PageStore store(std::make_unique<FileSink>(dir.fd()));
   std::vector<std::vector<PageRun>> runs(kThreads);
   const auto page_of = [&](size_t thread, size_t i) -> Page {
     Random own(thread * kPagesEach + i);
@@ -245,7 +245,7 @@ TEST_CASE("several threads store at once; every page comes back, and few are sto
 
 TEST_CASE("a full part is followed by another, and a run may go on in it") {
   const TemporaryDirectory dir;
-  PageStore store(dir.fd());
+  PageStore store(std::make_unique<FileSink>(dir.fd()));
   PageStore::Lane lane;
   std::vector<PageRun> runs;
   constexpr uint64_t kPages = kPartPages + 100;
