@@ -3,12 +3,12 @@
  * socket beside the pod's own, whose name the pod's id tells.
  */
 import { closeSync } from "node:fs";
-import { isIP } from "node:net";
 import { dirname, join } from "node:path";
 import { ControlConnection } from "../control/connection.js";
 import { decodeHoldStatus, FrameType, frame, type HoldStatus, uint32s } from "../control/protocol.js";
 import { VirtError } from "../errors.js";
 import { native } from "../native.js";
+import { parseAddress } from "../remap/address.js";
 import { holderName, type PodRecord } from "./store.js";
 
 /**
@@ -109,14 +109,12 @@ function keyText(key: string): Buffer {
   return Buffer.concat([uint32s(bytes.length), bytes]);
 }
 
-/** "10.0.0.1", "10.0.0.1:7000", "[fd00::1]:7000". Errors: ERR_USAGE. */
+/** "10.0.0.1", "10.0.0.1:7000", "[fd00::1]:7000"; without port it is 0. Errors: ERR_USAGE. */
 export function parseReach(text: string): { address: string; port: number } {
-  const [, inBrackets, plain, port] = /^(?:\[([^\]]+)\]|([^[\]]+?))(?::(\d{1,5}))?$/.exec(text) ?? [];
-  const whole = isIP(text) === 6 ? text : (inBrackets ?? plain ?? "");
-  const number = whole === text || port === undefined ? 0 : Number(port);
-  if (isIP(whole) === 0 || number > 65535)
+  const { address, port } = parseAddress(text) ?? {};
+  if (address === undefined)
     throw new VirtError("ERR_USAGE", `'${text}' is no address of a host: ADDRESS or ADDRESS:PORT, IPv6 in brackets`);
-  return { address: whole, port: number };
+  return { address, port: port ?? 0 };
 }
 
 /** Whole milliseconds, from a second to a day. Errors: ERR_USAGE. */

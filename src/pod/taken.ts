@@ -1,9 +1,10 @@
 /**
  * Which of an image's sockets a reattach takes from their holder, and what becomes of those that nobody holds.
  */
-import { createConnection, isIP } from "node:net";
+import { createConnection } from "node:net";
 import type { Blocker } from "../errors.js";
 import { type HandleRecord, isLiving, type Manifest } from "../image/manifest.js";
+import { showAddress } from "../remap/address.js";
 import type { TcpPolicy } from "../remap/tcp-policy.js";
 import { askHolder, type Holding, parseReach } from "./holder.js";
 
@@ -105,8 +106,9 @@ function isConnection(h: SocketRecord): boolean {
   return h.state === "connected" || h.state === "outside";
 }
 
-function unreachable({ address, port, sockets }: Far, failure: string): Blocker {
-  const where = `${isIP(address) === 6 ? `[${address}]` : address}:${port}`;
+function unreachable(far: Far, failure: string): Blocker {
+  const { sockets } = far;
+  const where = showAddress(far);
   const what = `${sockets.length} ${sockets.length === 1 ? "connection" : "connections"}`;
   return {
     code: "ERR_CONNECTION",
@@ -175,7 +177,7 @@ function isWhereItWas(image: Manifest, h: SocketRecord, leadsToIt: (path: string
 function shownSocket(h: SocketRecord): string {
   if (h.kind === "unix-socket") return (h.peerName ?? h.name)?.toString().replace(/^\0/, "@") || "a unix socket";
   const a = h.peer ?? h.local;
-  return a === undefined ? "a socket" : h.family === "ipv6" ? `[${a.address}]:${a.port}` : `${a.address}:${a.port}`;
+  return a === undefined ? "a socket" : showAddress(a);
 }
 
 function lost(m: Manifest, h: SocketRecord): Blocker {
