@@ -2,7 +2,7 @@
  * Which of an image's sockets a reattach takes from their holder, and what becomes of those that nobody holds.
  */
 import { createConnection } from "node:net";
-import type { Blocker } from "../errors.js";
+import { type Blocker, VirtError } from "../errors.js";
 import { type HandleRecord, isLiving, type Manifest } from "../image/manifest.js";
 import { showAddress } from "../remap/address.js";
 import type { TcpPolicy } from "../remap/tcp-policy.js";
@@ -29,7 +29,7 @@ export interface Far {
 
 export interface HeldOptions {
   tcp?: TcpPolicy;
-  /** Where the holder is found from here, if not where the image says. */
+  /** Where the holder is found from here, if not where the image says; without port at the one it says. */
   holder?: string;
 }
 
@@ -56,6 +56,7 @@ export async function planHeld(
   const sockets = manifest.handles.filter(isSocket);
   const held = sockets.filter((h) => h.held === true);
   const { holder } = image;
+  const given = options.holder === undefined ? undefined : parseReach(options.holder);
   const kept = new Set<number>();
   const far: Far[] = [];
   let taken: Taken | undefined;
@@ -74,7 +75,7 @@ export async function planHeld(
       far.push({ address: reach.address, port: reach.port, key, cutLimitMs, part, sockets: through });
     }
     if (holder && !local) {
-      const reach = options.holder === undefined ? holder.reach : parseReach(options.holder);
+      const reach = given ? { ...given, port: given.port || portOf(given.address, holder) } : holder.reach;
       const through = held.filter(leadsOut).map((h): [number, number] => [h.id, h.id]);
       const { key, cutLimitMs } = holder;
       if (reach) far.push({ address: reach.address, port: reach.port, key, cutLimitMs, sockets: through });
@@ -91,6 +92,14 @@ export async function planHeld(
   }
   const lost = planLost(manifest, options.tcp, kept);
   return { ...lost, taken, far: reached, blockers: [...blockers, ...lost.blockers] };
+}
+
+/** Who is found at another address is there at the port that the image says. */
+function portOf(address: string, { reach }: NonNullable<Manifest["holder"]>): number {
+  if (reach) return reach.port;
+  throw new VirtError("ERR_USAGE", `the image does not say at which port of ${address} its holder is`, {
+    hint: "say it: --holder ADDRESS:PORT, IPv6 in brackets",
+  });
 }
 
 function goneOn(holding: Holding): Blocker {
