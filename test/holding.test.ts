@@ -163,6 +163,11 @@ t.test("a holder at another address is looked for at the image's port, if none i
       message: new RegExp(`is not reached at ${where} `),
     });
   await t.rejects(planReattach(image, { holder: "there" }), { code: "ERR_USAGE" });
+  const check = (...words: string[]) => cli(["check", image.path, ...words]);
+  t.match(await check(), { code: 1, out: `not reached at 127.0.0.1:${port} ` });
+  t.match(await check("--holder", "127.0.0.2:1"), { code: 1, out: /not reached at 127\.0\.0\.2:1 / });
+  t.match(await check("--tcp", "close"), { code: 0 });
+  t.match(await check("--tcp", "close=127.0.0.1"), { code: 2, err: /ERR_USAGE/ });
   await cli(["rm", "-f", id]);
 });
 
@@ -266,6 +271,16 @@ t.test("more than init may hold: nothing is stopped for good", async (t) => {
   for (const c of clients) await c.ask("y");
   for (const c of clients) c.socket.destroy();
   await pod.destroy();
+});
+
+t.test("a snapshot holds nothing, and offers nothing that is about holding", async (t) => {
+  for (const words of [
+    ["--hold-at", "127.0.0.1"],
+    ["--cut-limit", "5"],
+  ])
+    t.match(await cli(["snapshot", "nobody", ...words]), { code: 2, err: /unknown option/ }, words.join(" "));
+  t.notMatch((await cli(["help", "snapshot"])).out, /hold-at|cut-limit/);
+  t.match((await cli(["help", "detach"])).out, /hold-at.*cut-limit/s);
 });
 
 t.test("what is no policy is refused", async (t) => {
