@@ -4,12 +4,11 @@
  */
 import { closeSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { ControlConnection } from "../control/connection.js";
-import { decodeHoldStatus, FrameType, frame, type HoldStatus, uint32s } from "../control/protocol.js";
+import { FrameType, frame, uint32s } from "../control/protocol.js";
 import { VirtError } from "../errors.js";
 import { native } from "../native.js";
 import { parseAddress } from "../remap/address.js";
-import { holderName, type PodRecord } from "./store.js";
+import { holderName, isListening, type PodRecord, tryConnect } from "./store.js";
 
 /**
  * What is kept alive of a detached pod until its image is reattached.
@@ -35,20 +34,14 @@ export function holderSocket(record: Pick<PodRecord, "id" | "socket">): string {
   return join(dirname(record.socket), holderName(record.id));
 }
 
-/** Asks a holder; nothing if there is none, or if `key` is given and is not its own. */
+/** Asks a holder; nothing if there is none, or if `key` is given and is not its own. Errors: ERR_POD_VERSION. */
 export async function askHolder(socket: string, key?: string): Promise<Holding | undefined> {
-  let connection: ControlConnection;
+  const connection = tryConnect(socket);
+  if (!connection) return undefined;
   try {
-    connection = ControlConnection.connect(socket);
-  } catch (e) {
-    if ((e as VirtError).code === "ERR_POD_GONE") return undefined;
-    throw e;
-  }
-  try {
-    const status: HoldStatus = decodeHoldStatus(
-      await connection.request(FrameType.hello, key === undefined ? undefined : keyText(key)),
+    const { connections, listeners, datagrams, heldMs, goneOn, connected } = await connection.helloHolder(
+      key === undefined ? undefined : keyText(key),
     );
-    const { connections, listeners, datagrams, heldMs, goneOn, connected } = status;
     return {
       connections,
       listeners,
@@ -72,13 +65,7 @@ export async function holdingOf(record: PodRecord): Promise<Holding | undefined>
 
 /** Whether anybody keeps something for it. */
 export function isHolding(record: PodRecord): boolean {
-  try {
-    ControlConnection.connect(holderSocket(record)).close();
-    return true;
-  } catch (e) {
-    if ((e as VirtError).code === "ERR_POD_GONE") return false;
-    throw e;
-  }
+  return isListening(holderSocket(record));
 }
 
 /** Ends a pod's holder, and with it the connections. */
