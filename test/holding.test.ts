@@ -4,11 +4,11 @@
  */
 import { execFileSync } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, readdirSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { createServer, connect as dial, type Server, type Socket } from "node:net";
 import { join } from "node:path";
-import t from "tap";
-import { type Image, list, type Pod, reattach, type VirtError } from "virt-run";
+import t, { type Test } from "tap";
+import { type Image, list, type Pod, planReattach, reattach, type VirtError } from "virt-run";
 import { freePort, leaveNothing } from "./support/apps.js";
 import { virtRun as cli } from "./support/cli.js";
 import { needs } from "./support/packages.js";
@@ -116,24 +116,25 @@ t.test("rm -f lets go of it", async (t) => {
   t.notOk((await list({ all: true })).some((p) => p.id === id));
 });
 
+/** Kills a pod's holder, and no other: who listens there has the socket's inode. */
+function killHolder(t: Test, id: string): void {
+  const listening = readFileSync("/proc/net/unix", "utf8").split("\n");
+  const inode = listening.find((line) => line.endsWith(`/${id}.hold`))?.split(/\s+/)[6];
+  const has = (pid: string) => {
+    try {
+      return readdirSync(`/proc/${pid}/fd`).some((fd) => readlinkSync(`/proc/${pid}/fd/${fd}`) === `socket:[${inode}]`);
+    } catch {
+      return false; // another user's, or it has ended
+    }
+  };
+  const pids = readdirSync("/proc").filter((pid) => /^\d+$/.test(pid) && has(pid));
+  t.equal(pids.length, 1, `the holder of ${id} is found`);
+  for (const pid of pids) process.kill(Number(pid), "SIGKILL");
+}
+
 t.test("when the holder is killed the connection is lost, and that is said", async (t) => {
   const { id, client, image } = await away();
-  const hold = `/${id}.hold`;
-  const pids = readdirSync("/proc").filter((pid) => {
-    try {
-      return (
-        /^\d+$/.test(pid) && execFileSync("cat", [`/proc/${pid}/comm`], { stdio: "pipe" }).toString() === "virt-hold\n"
-      );
-    } catch {
-      return false;
-    }
-  });
-  const mine = execFileSync("cat", ["/proc/net/unix"]).toString().includes(hold);
-  t.ok(mine && pids.length > 0);
-  for (const pid of pids) {
-    const inside = execFileSync("sh", ["-c", `ls -l /proc/${pid}/fd 2>/dev/null || true`]).toString();
-    if (inside.includes("socket:")) process.kill(Number(pid), "SIGKILL");
-  }
+  killHolder(t, id);
   await client.ended();
   await t.rejects(reattach(image, { stdio: "log" }), {
     code: "ERR_CONNECTION",
@@ -145,6 +146,38 @@ t.test("when the holder is killed the connection is lost, and that is said", asy
   t.match(again.logs().toString(), /GONE Connection reset by peer/);
   await again.destroy();
   t.match(await cli(["rm", id]), { code: 0 });
+});
+
+t.test("a holder at another address is looked for at the image's port, if none is said", async (t) => {
+  const { id, client, image } = await away({ holdAt: "127.0.0.1" });
+  killHolder(t, id);
+  await client.ended();
+  const port = image.manifest.holder?.reach?.port;
+  t.ok(port);
+  for (const [holder, where] of [
+    ["127.0.0.2", `127.0.0.2:${port}`],
+    ["127.0.0.2:1", "127.0.0.2:1"],
+  ] as const)
+    await t.rejects(planReattach(image, { holder }), {
+      code: "ERR_CONNECTION",
+      message: new RegExp(`is not reached at ${where} `),
+    });
+  await t.rejects(planReattach(image, { holder: "there" }), { code: "ERR_USAGE" });
+  const check = (...words: string[]) => cli(["check", image.path, ...words]);
+  t.match(await check(), { code: 1, out: `not reached at 127.0.0.1:${port} ` });
+  t.match(await check("--holder", "127.0.0.2:1"), { code: 1, out: /not reached at 127\.0\.0\.2:1 / });
+  t.match(await check("--tcp", "close"), { code: 0 });
+  t.match(await check("--tcp", "close=127.0.0.1"), { code: 2, err: /ERR_USAGE/ });
+  await cli(["rm", "-f", id]);
+});
+
+t.test("no port is made up for a holder that the image says nothing of", async (t) => {
+  const { id, client, image } = await away();
+  await t.rejects(planReattach(image, { holder: "there" }), { code: "ERR_USAGE" }, "though it is here");
+  killHolder(t, id);
+  await client.ended();
+  await t.rejects(planReattach(image, { holder: "127.0.0.2" }), { code: "ERR_USAGE", hint: /--holder ADDRESS:PORT/ });
+  await cli(["rm", "-f", id]);
 });
 
 t.test("a reattach that fails leaves it with the holder; two at once do not share it", async (t) => {
@@ -238,6 +271,16 @@ t.test("more than init may hold: nothing is stopped for good", async (t) => {
   for (const c of clients) await c.ask("y");
   for (const c of clients) c.socket.destroy();
   await pod.destroy();
+});
+
+t.test("a snapshot holds nothing, and offers nothing that is about holding", async (t) => {
+  for (const words of [
+    ["--hold-at", "127.0.0.1"],
+    ["--cut-limit", "5"],
+  ])
+    t.match(await cli(["snapshot", "nobody", ...words]), { code: 2, err: /unknown option/ }, words.join(" "));
+  t.notMatch((await cli(["help", "snapshot"])).out, /hold-at|cut-limit/);
+  t.match((await cli(["help", "detach"])).out, /hold-at.*cut-limit/s);
 });
 
 t.test("what is no policy is refused", async (t) => {

@@ -7,9 +7,11 @@ import { Socket } from "node:net";
 import { toVirtError, VirtError } from "../errors.js";
 import { native } from "../native.js";
 import {
+  decodeHoldStatus,
   decodeStatus,
   FrameType,
   frame,
+  type HoldStatus,
   headerBytes,
   type InitStatus,
   mostFrameBytes,
@@ -80,14 +82,12 @@ export class ControlConnection extends EventEmitter<ConnectionEvents> {
   }
 
   async hello(): Promise<InitStatus> {
-    const status = decodeStatus(await this.request(FrameType.hello));
-    if (status.version !== protocolVersion) {
-      throw new VirtError(
-        "ERR_POD_VERSION",
-        `the pod's init speaks protocol ${status.version}, this is ${protocolVersion}`,
-      );
-    }
-    return status;
+    return decodeStatus(checkVersion(await this.request(FrameType.hello)));
+  }
+
+  /** What an init says that keeps a detached pod's sockets; with a `key` that is not its own it refuses (EACCES). */
+  async helloHolder(key?: Buffer): Promise<HoldStatus> {
+    return decodeHoldStatus(checkVersion(await this.request(FrameType.hello, key)));
   }
 
   /** Sends a request; rejects with init's errno as a VirtError. Descriptors given are passed with it. */
@@ -228,6 +228,13 @@ export class ControlConnection extends EventEmitter<ConnectionEvents> {
     this.#waiting.clear();
     this.emit("close");
   }
+}
+
+/** What comes after the version is read only if it is ours. */
+function checkVersion(status: Buffer): Buffer {
+  const version = status.readUInt32LE(0);
+  if (version === protocolVersion) return status;
+  throw new VirtError("ERR_POD_VERSION", `the pod's init speaks protocol ${version}, this is ${protocolVersion}`);
 }
 
 const ENOENT = 2;

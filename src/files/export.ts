@@ -88,7 +88,7 @@ async function exportPod(pod: Pod, directory: string): Promise<ExportResult> {
 /** Copies what the pod has to `stage`; it stands still meanwhile, if it runs. */
 async function read(pod: Pod, stage: string): Promise<{ files: Collection; entries: CarriedFile[] }> {
   const { record } = pod;
-  const capture = pod.running ? openCapture(pod, {}, "export") : undefined;
+  const capture = pod.running ? openCapture(pod, "export") : undefined;
   try {
     await capture?.survey();
     const written = await writtenSoFar(record, capture ? pod.connection : undefined);

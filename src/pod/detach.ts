@@ -116,7 +116,7 @@ type Survey = Omit<
 /** @internal */
 export async function checkPod(pod: Pod, options: DetachOptions & { snapshot?: boolean }): Promise<Blocker[]> {
   checkRecorded(pod.record, options.withFiles ?? "none");
-  const capture = openCapture(pod, options, options.snapshot ? "snapshot" : "check");
+  const capture = openCapture(pod, options.snapshot ? "snapshot" : "check", options);
   try {
     const survey = (await capture.survey()) as unknown as Survey;
     const written = await writtenSoFar(pod.record, pod.connection);
@@ -153,7 +153,7 @@ export async function detach(pod: Pod, options: DetachOptions, kind: "detach" | 
   const status = await pod.status();
   const host = describeHost();
   const writer = new ImageWriter(imagePath(options.image ?? defaultImageName(pod)));
-  const capture = openCapture(pod, options, kind);
+  const capture = openCapture(pod, kind, options);
   let files: Progress | undefined; // while those are read: the capture itself waits then
   const job = { stop: () => capture.stop(), progress: () => files ?? capture.progress() };
   const stopWatching = watch(job, options);
@@ -299,17 +299,21 @@ async function collectFiles(pod: Pod, survey: Survey, written: Written, options:
   return files;
 }
 
-/** @internal */
-export function openCapture(pod: Pod, options: DetachOptions, lock: string): NativeCapture {
+/** What a pod is stopped for: others whom it keeps waiting are told the word. */
+type Purpose = "detach" | "snapshot" | "check" | "remap" | "export";
+
+/** Connections to outside are held, or would be, unless the purpose is a snapshot; only a detach takes them away. @internal */
+export function openCapture(pod: Pod, purpose: Purpose, options: DetachOptions = {}): NativeCapture {
   const tcp = checkTcp(options.tcp, options.tcpRules);
+  const wantsHeld = [tcp.otherwise, ...tcp.rules.map(({ policy }) => policy)].includes("hold");
   return new native.Capture({
     socket: pod.record.socket,
-    lock,
+    lock: purpose,
     drop: options.drop ?? [],
     remapped: pod.record.remaps.map(({ to }) => to),
     tcp,
-    hold: lock !== "snapshot" && [tcp.otherwise, ...tcp.rules.map(({ policy }) => policy)].includes("hold"),
-    leave: lock === "detach",
+    hold: purpose !== "snapshot" && wantsHeld,
+    leave: purpose === "detach",
     freezeTimeoutMs: options.freezeTimeoutMs ?? 5000,
     threads: 2,
   });

@@ -3,13 +3,12 @@
  * socket beside the pod's own, whose name the pod's id tells.
  */
 import { closeSync } from "node:fs";
-import { isIP } from "node:net";
 import { dirname, join } from "node:path";
-import { ControlConnection } from "../control/connection.js";
-import { decodeHoldStatus, FrameType, frame, type HoldStatus, uint32s } from "../control/protocol.js";
+import { FrameType, frame, uint32s } from "../control/protocol.js";
 import { VirtError } from "../errors.js";
 import { native } from "../native.js";
-import { holderName, type PodRecord } from "./store.js";
+import { parseAddress } from "../remap/address.js";
+import { holderName, isListening, type PodRecord, tryConnect } from "./store.js";
 
 /**
  * What is kept alive of a detached pod until its image is reattached.
@@ -35,20 +34,14 @@ export function holderSocket(record: Pick<PodRecord, "id" | "socket">): string {
   return join(dirname(record.socket), holderName(record.id));
 }
 
-/** Asks a holder; nothing if there is none, or if `key` is given and is not its own. */
+/** Asks a holder; nothing if there is none, or if `key` is given and is not its own. Errors: ERR_POD_VERSION. */
 export async function askHolder(socket: string, key?: string): Promise<Holding | undefined> {
-  let connection: ControlConnection;
+  const connection = tryConnect(socket);
+  if (!connection) return undefined;
   try {
-    connection = ControlConnection.connect(socket);
-  } catch (e) {
-    if ((e as VirtError).code === "ERR_POD_GONE") return undefined;
-    throw e;
-  }
-  try {
-    const status: HoldStatus = decodeHoldStatus(
-      await connection.request(FrameType.hello, key === undefined ? undefined : keyText(key)),
+    const { connections, listeners, datagrams, heldMs, goneOn, connected } = await connection.helloHolder(
+      key === undefined ? undefined : keyText(key),
     );
-    const { connections, listeners, datagrams, heldMs, goneOn, connected } = status;
     return {
       connections,
       listeners,
@@ -72,13 +65,7 @@ export async function holdingOf(record: PodRecord): Promise<Holding | undefined>
 
 /** Whether anybody keeps something for it. */
 export function isHolding(record: PodRecord): boolean {
-  try {
-    ControlConnection.connect(holderSocket(record)).close();
-    return true;
-  } catch (e) {
-    if ((e as VirtError).code === "ERR_POD_GONE") return false;
-    throw e;
-  }
+  return isListening(holderSocket(record));
 }
 
 /** Ends a pod's holder, and with it the connections. */
@@ -109,14 +96,12 @@ function keyText(key: string): Buffer {
   return Buffer.concat([uint32s(bytes.length), bytes]);
 }
 
-/** "10.0.0.1", "10.0.0.1:7000", "[fd00::1]:7000". Errors: ERR_USAGE. */
+/** "10.0.0.1", "10.0.0.1:7000", "[fd00::1]:7000"; without port it is 0. Errors: ERR_USAGE. */
 export function parseReach(text: string): { address: string; port: number } {
-  const [, inBrackets, plain, port] = /^(?:\[([^\]]+)\]|([^[\]]+?))(?::(\d{1,5}))?$/.exec(text) ?? [];
-  const whole = isIP(text) === 6 ? text : (inBrackets ?? plain ?? "");
-  const number = whole === text || port === undefined ? 0 : Number(port);
-  if (isIP(whole) === 0 || number > 65535)
+  const { address, port } = parseAddress(text) ?? {};
+  if (address === undefined)
     throw new VirtError("ERR_USAGE", `'${text}' is no address of a host: ADDRESS or ADDRESS:PORT, IPv6 in brackets`);
-  return { address: whole, port: number };
+  return { address, port: port ?? 0 };
 }
 
 /** Whole milliseconds, from a second to a day. Errors: ERR_USAGE. */

@@ -1,7 +1,8 @@
 /**
  * Finding pods.
  */
-import { type Holding, holdingOf } from "./holder.js";
+import type { VirtError } from "../errors.js";
+import { type Holding, holdingOf, isHolding } from "./holder.js";
 import { type Pod, podFromRecord } from "./pod.js";
 import { findRecord, forgetIfEnded, latestRecord, loadRecords, type PodState, stateOf, sweepSockets } from "./store.js";
 
@@ -23,7 +24,7 @@ export interface PodSummary {
   createdAt: string;
   /** What `labels` said; {} if nothing. */
   labels: Record<string, string>;
-  /** Of a detached pod: what its init keeps for the image. */
+  /** Of a detached pod: what its init keeps for the image, if it speaks our version of the protocol. */
   holding?: Holding;
 }
 
@@ -42,12 +43,18 @@ export async function list(options: { all?: boolean } = {}): Promise<PodSummary[
   for (const record of loadRecords()) {
     if (forgetIfEnded(record)) continue;
     const state = stateOf(record);
-    const holding = state === "detached" ? await holdingOf(record) : undefined;
-    if (state !== "running" && !holding && !options.all) continue;
+    const holds = state === "detached" && isHolding(record);
+    if (state !== "running" && !holds && !options.all) continue;
+    const holding = holds ? await holdingOf(record).catch(ofAnotherVersion) : undefined;
     const { id, name, command, createdAt, labels } = record;
     pods.push({ id, name, state, command, createdAt, labels, ...(holding && { holding }) });
   }
   return pods;
+}
+
+/** One that we cannot ask is shown like the others, which are not to be hidden by it. */
+function ofAnotherVersion(e: VirtError): undefined {
+  if (e.code !== "ERR_POD_VERSION") throw e;
 }
 
 /**

@@ -451,7 +451,7 @@ export class Pod extends EventEmitter<PodEvents> implements AsyncDisposable {
 
 /** Connects to a pod by its record; one that has ended comes back as ended. @internal */
 export async function podFromRecord(record: PodRecord): Promise<Pod> {
-  const connection = tryConnect(record);
+  const connection = tryConnect(record.socket);
   if (!connection) return new Pod(record, undefined);
   const pod = new Pod(record, connection);
   // It may end meanwhile: then it is one that has ended.

@@ -55,7 +55,7 @@ export interface ReattachOptions extends HookOptions {
   tcp?: TcpPolicy;
   /**
    * Where this host finds the holder of the pod's connections, "ADDRESS:PORT", if not at what `holdAt` said at the detach (an
-   * address behind a NAT, a tunnel of ssh(1)). Default: where the image says.
+   * address behind a NAT, a tunnel of ssh(1)); "ADDRESS" is at the port the image says. Default: where the image says.
    */
   holder?: string;
   /** Files (as the pod knows them) that may differ from what the program left; "*" for all. Default: none. */
@@ -125,7 +125,8 @@ const untouched = "nothing is left of the pod; the image is as it was";
  *
  * Errors: when something is in the way, ERR_BLOCKED, or the one code all blockers share (ERR_MISSING_FILE,
  * ERR_CHANGED_FILE, ERR_PORT_IN_USE, ERR_CPU_FEATURE, ERR_ISOLATION, ERR_KERNEL_FEATURE, ERR_NOT_PERMITTED, ERR_REMAP,
- * ERR_SYSCALL), with all `blockers`; ERR_REMAP and ERR_RULE for what is no rule; those of openImage().
+ * ERR_SYSCALL), with all `blockers`; ERR_REMAP and ERR_RULE for what is no rule; ERR_USAGE (`holder` is no address, or no port
+ * of it is known); those of openImage().
  *
  * @example
  * const plan = await planReattach("cache", { remap: { path: { "/data": "/mnt/data" } } });

@@ -26,7 +26,7 @@ export async function remapPod(pod: Pod, remap: Remap, changed: (record: PodReco
   if (paths.length > 0 && pod.record.isolate !== undefined)
     throw new VirtError("ERR_ISOLATION", "a pod with rules of what it may see and write keeps its mounts as they are");
   if (descriptors.length > 0) {
-    const capture = openCapture(pod, {}, "remap");
+    const capture = openCapture(pod, "remap");
     try {
       const survey = (await capture.survey()) as unknown as Manifest;
       await capture.remap(changesOf(survey, descriptors) as unknown as Data);

@@ -215,27 +215,32 @@ export function sweepSockets(): void {
     const path = join(socketDirectory(), name);
     try {
       if (!/^[0-9a-f]{12}\.(sock|hold)$/.test(name) || Date.now() - statSync(path).ctimeMs < youngMs) continue;
-      ControlConnection.connect(path).close();
-    } catch (e) {
-      if ((e as { code?: string }).code === "ERR_POD_GONE") rmSync(path, { force: true });
+      if (!isListening(path)) rmSync(path, { force: true });
+    } catch {
+      // removed meanwhile, or of one who can answer nobody now
     }
   }
 }
 
-/** A connection to a living pod, or nothing if it has ended. */
-export function tryConnect(record: PodRecord): ControlConnection | undefined {
+/** A connection to the pod or holder whose socket this is, or nothing if it has ended. */
+export function tryConnect(socket: string): ControlConnection | undefined {
   try {
-    return ControlConnection.connect(record.socket);
+    return ControlConnection.connect(socket);
   } catch (e) {
     if ((e as { code?: string }).code === "ERR_POD_GONE") return undefined;
     throw e;
   }
 }
 
-export function isRunning(record: PodRecord): boolean {
-  const connection = tryConnect(record);
+/** Whether a pod or holder lives whose socket this is. */
+export function isListening(socket: string): boolean {
+  const connection = tryConnect(socket);
   connection?.close();
   return connection !== undefined;
+}
+
+export function isRunning(record: PodRecord): boolean {
+  return isListening(record.socket);
 }
 
 export function stateOf(record: PodRecord): PodState {

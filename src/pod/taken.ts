@@ -1,9 +1,10 @@
 /**
  * Which of an image's sockets a reattach takes from their holder, and what becomes of those that nobody holds.
  */
-import { createConnection, isIP } from "node:net";
-import type { Blocker } from "../errors.js";
+import { createConnection } from "node:net";
+import { type Blocker, VirtError } from "../errors.js";
 import { type HandleRecord, isLiving, type Manifest } from "../image/manifest.js";
+import { showAddress } from "../remap/address.js";
 import type { TcpPolicy } from "../remap/tcp-policy.js";
 import { askHolder, type Holding, parseReach } from "./holder.js";
 
@@ -28,7 +29,7 @@ export interface Far {
 
 export interface HeldOptions {
   tcp?: TcpPolicy;
-  /** Where the holder is found from here, if not where the image says. */
+  /** Where the holder is found from here, if not where the image says; without port at the one it says. */
   holder?: string;
 }
 
@@ -55,6 +56,7 @@ export async function planHeld(
   const sockets = manifest.handles.filter(isSocket);
   const held = sockets.filter((h) => h.held === true);
   const { holder } = image;
+  const given = options.holder === undefined ? undefined : parseReach(options.holder);
   const kept = new Set<number>();
   const far: Far[] = [];
   let taken: Taken | undefined;
@@ -73,7 +75,7 @@ export async function planHeld(
       far.push({ address: reach.address, port: reach.port, key, cutLimitMs, part, sockets: through });
     }
     if (holder && !local) {
-      const reach = options.holder === undefined ? holder.reach : parseReach(options.holder);
+      const reach = given ? { ...given, port: given.port || portOf(given.address, holder) } : holder.reach;
       const through = held.filter(leadsOut).map((h): [number, number] => [h.id, h.id]);
       const { key, cutLimitMs } = holder;
       if (reach) far.push({ address: reach.address, port: reach.port, key, cutLimitMs, sockets: through });
@@ -92,6 +94,14 @@ export async function planHeld(
   return { ...lost, taken, far: reached, blockers: [...blockers, ...lost.blockers] };
 }
 
+/** Who is found at another address is there at the port that the image says. */
+function portOf(address: string, { reach }: NonNullable<Manifest["holder"]>): number {
+  if (reach) return reach.port;
+  throw new VirtError("ERR_USAGE", `the image does not say at which port of ${address} its holder is`, {
+    hint: "say it: --holder ADDRESS:PORT, IPv6 in brackets",
+  });
+}
+
 function goneOn(holding: Holding): Blocker {
   const n = holding.connections + holding.datagrams;
   return {
@@ -105,8 +115,9 @@ function isConnection(h: SocketRecord): boolean {
   return h.state === "connected" || h.state === "outside";
 }
 
-function unreachable({ address, port, sockets }: Far, failure: string): Blocker {
-  const where = `${isIP(address) === 6 ? `[${address}]` : address}:${port}`;
+function unreachable(far: Far, failure: string): Blocker {
+  const { sockets } = far;
+  const where = showAddress(far);
   const what = `${sockets.length} ${sockets.length === 1 ? "connection" : "connections"}`;
   return {
     code: "ERR_CONNECTION",
@@ -175,7 +186,7 @@ function isWhereItWas(image: Manifest, h: SocketRecord, leadsToIt: (path: string
 function shownSocket(h: SocketRecord): string {
   if (h.kind === "unix-socket") return (h.peerName ?? h.name)?.toString().replace(/^\0/, "@") || "a unix socket";
   const a = h.peer ?? h.local;
-  return a === undefined ? "a socket" : h.family === "ipv6" ? `[${a.address}]:${a.port}` : `${a.address}:${a.port}`;
+  return a === undefined ? "a socket" : showAddress(a);
 }
 
 function lost(m: Manifest, h: SocketRecord): Blocker {

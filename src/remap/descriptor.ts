@@ -3,11 +3,11 @@
  * said so; of a running pod the descriptor is replaced while it stands still (native/checkpoint/remap_descriptors.cc).
  */
 import { existsSync, fstatSync, type Stats, statSync } from "node:fs";
-import { isIP } from "node:net";
 import { dirname } from "node:path";
 import { type Blocker, VirtError } from "../errors.js";
 import { type HandleRecord, isLiving, type Manifest } from "../image/manifest.js";
 import type { PathRemap } from "../pod/store.js";
+import { parseAddress } from "./address.js";
 import { translatePath } from "./path.js";
 
 /** A rule, parsed. */
@@ -71,12 +71,8 @@ function parseTarget(target: string | number): Target | undefined {
   if (streams.includes(target)) return { kind: "stream", stream: streams.indexOf(target) as 0 | 1 | 2 };
   const other = /^(\d{1,7})\/(\d{1,9})$/.exec(target);
   if (other) return { kind: "fd", pid: Number(other[1]), fd: Number(other[2]) };
-  const tcp = /^tcp:(?:\[(.+)\]|([^:]+)):(\d{1,5})$/.exec(target);
-  const address = tcp?.[1] ?? tcp?.[2];
-  const port = Number(tcp?.[3]);
-  return address !== undefined && isIP(address) !== 0 && port >= 1 && port <= 65535
-    ? { kind: "tcp", address, port }
-    : undefined;
+  const { address, port } = (target.startsWith("tcp:") && parseAddress(target.slice("tcp:".length))) || {};
+  return address !== undefined && port ? { kind: "tcp", address, port } : undefined;
 }
 
 /** The descriptors that the rules are about. Errors: ERR_REMAP (there is no such process or descriptor). */

@@ -3,6 +3,7 @@
  */
 import { isIP } from "node:net";
 import { VirtError } from "../errors.js";
+import { parseAddress } from "./address.js";
 
 /**
  * "hold": the pod's init keeps the very connection (docs/connections.md). "close": its program finds it reset (ECONNRESET).
@@ -63,15 +64,10 @@ export function parseTcp(values: readonly string[]): { tcp?: TcpPolicy; tcpRules
       tcp = policy as TcpPolicy;
       continue;
     }
-    const [, inBrackets, plain, port] = /^(?:\[([^\]]*)\]|((?:[^:]*)|(?:[^:]*:[^:]*:.*)))(?::(\d+))?$/.exec(peer) ?? [];
-    const address = inBrackets ?? plain;
-    tcpRules.push({
-      policy: policy as TcpPolicy,
-      ...(address ? { address } : {}),
-      ...(port === undefined ? {} : { port: Number(port) }),
-    });
-    if (!address && port === undefined)
-      throw new VirtError("ERR_USAGE", `--tcp ${value}: ADDRESS, :PORT or ADDRESS:PORT`);
+    const parsed = parseAddress(peer);
+    if (!parsed)
+      throw new VirtError("ERR_USAGE", `--tcp ${value}: ADDRESS, :PORT or ADDRESS:PORT, IPv6 with a port in brackets`);
+    tcpRules.push({ policy: policy as TcpPolicy, ...parsed });
   }
   checkTcp(tcp, tcpRules);
   return { ...(tcp === undefined ? {} : { tcp }), ...(tcpRules.length === 0 ? {} : { tcpRules }) };

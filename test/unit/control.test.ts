@@ -17,6 +17,8 @@ import {
   replyFlag,
   uint32s,
 } from "../../src/control/protocol.js";
+import { askHolder } from "../../src/pod/holder.js";
+import { isListening } from "../../src/pod/store.js";
 import { sandbox } from "../support/env.js";
 import { Random, seeds } from "../support/random.js";
 
@@ -144,6 +146,36 @@ t.test("frames that are too short for what they are end the connection", async (
     await closed(connection);
     t.ok(connection.closed, `type ${type.toString(16)}`);
   }
+});
+
+t.test("what speaks another version is not read further", async (t) => {
+  const replies = [
+    uint32s(protocolVersion + 1),
+    uint32s(protocolVersion + 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1),
+    uint32s(protocolVersion - 1, 1),
+  ];
+  for (const reply of replies) {
+    const { connection, init } = await connected(t);
+    const both = Promise.allSettled([connection.hello(), connection.helloHolder()]);
+    for (const n of [1, 2]) init.write(frame(FrameType.hello | replyFlag, n, Buffer.concat([uint32s(0), reply])));
+    for (const end of await both) t.match(end, { status: "rejected", reason: { code: "ERR_POD_VERSION" } });
+  }
+});
+
+t.test("a holder that speaks another version is not asked what it has; without holder there is nothing", async (t) => {
+  const path = join(directory, `${sockets++}`);
+  const server = createServer((init) => {
+    init.on("error", () => {});
+    init.once("data", () =>
+      init.write(frame(FrameType.hello | replyFlag, 1, uint32s(0, protocolVersion + 1, 1, 1, 0, 0, 0, 0, 0))),
+    );
+  });
+  await new Promise<void>((resolve) => server.listen(path, resolve));
+  await t.rejects(askHolder(path), { code: "ERR_POD_VERSION" });
+  t.ok(isListening(path));
+  await new Promise((resolve) => server.close(resolve));
+  t.equal(await askHolder(path), undefined);
+  t.notOk(isListening(path));
 });
 
 t.test("a reply that nobody waits for, and an event of tomorrow, do no harm", async (t) => {

@@ -3,7 +3,7 @@ import { type Blocker, VirtError } from "../../errors.js";
 import type { WithFiles } from "../../files/collect.js";
 import { openImage } from "../../image/image.js";
 import { podFromRecord } from "../../pod/pod.js";
-import { checkHere } from "../../pod/reattach.js";
+import { checkHere, type ReattachOptions } from "../../pod/reattach.js";
 import { findRecord, latestRecord, type PodRecord } from "../../pod/store.js";
 import { parseRemaps } from "../../remap/path.js";
 import { parseTcp } from "../../remap/tcp-policy.js";
@@ -22,13 +22,14 @@ export function command(): Command {
     .argument("[pod|image]", "a pod (name, id, prefix), else an image (name or path)")
     .option("--snapshot", "for a pod: what would stop a snapshot, which holds no connections")
     .option("--drop <kind>", "for a pod: accept the loss of a kind of handle; may be repeated", collect)
-    .option("--tcp <policy>", "connections to outside, as detach takes it", collect)
+    .option("--tcp <policy>", "connections to outside, as detach takes it; for an image, as reattach does", collect)
     .addOption(
       new Option("--with-files <which>", "for a pod: as detach has it")
         .choices(["none", "written", "all"])
         .default("none"),
     )
     .option("--remap <rule>", "for an image, as reattach has it", collect)
+    .option("--holder <address[:port]>", "for an image, as reattach has it")
     .option("--allow-changed <path>", "for an image: accept a file that has changed; '*' for all", collect)
     .addOption(latestOption())
     .addOption(jsonOption());
@@ -41,11 +42,13 @@ export function command(): Command {
         tcp?: string[];
         withFiles: WithFiles;
         remap?: string[];
+        holder?: string;
         allowChanged?: string[];
         latest?: boolean;
         json?: boolean;
       },
     ) => {
+      const { tcp, tcpRules } = parseTcp(o.tcp ?? []);
       const record = name === undefined ? (o.latest ? latestRecord() : usage()) : podCalled(name);
       let blockers: Blocker[];
       let what: string;
@@ -55,14 +58,22 @@ export function command(): Command {
         blockers = await pod.check({
           snapshot: o.snapshot ?? false,
           drop: o.drop ?? [],
-          ...parseTcp(o.tcp ?? []),
+          ...(tcp && { tcp }),
+          ...(tcpRules && { tcpRules }),
           withFiles: o.withFiles,
         });
         pod.disconnect();
       } else {
         const image = await openImage(name as string);
         what = image.name;
-        const options = { remap: parseRemaps(o.remap ?? []), allowChanged: o.allowChanged ?? [] };
+        if (tcpRules)
+          throw new VirtError("ERR_USAGE", "of an image --tcp is about all that nobody holds, not one peer");
+        const options: ReattachOptions = {
+          remap: parseRemaps(o.remap ?? []),
+          allowChanged: o.allowChanged ?? [],
+          ...(tcp && { tcp }),
+          ...(o.holder !== undefined && { holder: o.holder }),
+        };
         ({ blockers } = await checkHere(image.manifest, options));
       }
       if (o.json) printJson({ ok: blockers.length === 0, blockers });

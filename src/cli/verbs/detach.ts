@@ -31,7 +31,8 @@ export function command(): Command {
 
 /** detach and snapshot differ only in what becomes of the pod. */
 export function captureCommand(kind: "detach" | "snapshot", summary: string, ...examples: string[]): Command {
-  return withProgress(verb(kind, summary, ...examples))
+  const c = withProgress(verb(kind, summary, ...examples));
+  return (kind === "detach" ? withHolding(c) : c)
     .argument("[pod]", podArgument)
     .option(
       "-o, --output <image>",
@@ -43,15 +44,6 @@ export function captureCommand(kind: "detach" | "snapshot", summary: string, ...
       "--tcp <policy>",
       "connections to outside: hold (this host keeps them for a reattach; the default), close, or reconnect; of one peer: POLICY=ADDRESS:PORT; may be repeated",
       collect,
-    )
-    .option(
-      "--hold-at <address[:port]>",
-      "where other hosts reach the connections that are held here: an address of this host (default: they live on on this host alone)",
-    )
-    .option(
-      "--cut-limit <seconds>",
-      "how long the way between there and this host may be cut before the connections are reset (default: 60)",
-      seconds,
     )
     .addOption(
       new Option(
@@ -140,6 +132,20 @@ export function captureCommand(kind: "detach" | "snapshot", summary: string, ...
           pod.disconnect();
         }
       },
+    );
+}
+
+/** A snapshot holds nothing: its source goes on. */
+function withHolding(c: Command): Command {
+  return c
+    .option(
+      "--hold-at <address[:port]>",
+      "where other hosts reach the connections that are held here: an address of this host (default: they live on on this host alone)",
+    )
+    .option(
+      "--cut-limit <seconds>",
+      "how long the way between there and this host may be cut before the connections are reset (default: 60)",
+      seconds,
     );
 }
 

@@ -51,7 +51,7 @@ export function command(): Command {
 
 function countProcesses(p: PodSummary): number {
   const record = p.state === "running" ? loadRecord(p.id) : undefined;
-  const connection = record && tryConnect(record);
+  const connection = record && tryConnect(record.socket);
   if (!connection) return 0;
   const count = processesOf(connection.initPid).length;
   connection.close();

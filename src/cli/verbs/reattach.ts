@@ -57,7 +57,7 @@ export function command(): Command {
         .default("hold"),
     )
     .option(
-      "--holder <address:port>",
+      "--holder <address[:port]>",
       "where this host reaches who holds the pod's connections, if not where the image says",
     )
     .option("--allow-changed <path>", "accept a file that is not as the program left it; '*' for all", collect)
