@@ -243,7 +243,7 @@ void Capture::read(PageStore& store, int directory, Value& record, const std::at
   for (size_t i = 0; i < of_memory.size(); ++i) memory.as_list()[i].set("pages", pack_runs(of_memory[i]));
   record.set("processes", std::move(processes)).set("memory", std::move(memory));
   carry_files(directory, record);
-  std::vector<uint64_t> parts = store.finish();
+  std::vector<uint64_t> parts = store.finish(directory);
   Value counts = Value::list();
   for (const uint64_t pages : parts) counts.push(static_cast<int64_t>(pages));
   record.set("pagesInPart", std::move(counts));

@@ -50,7 +50,7 @@ class Capture {
   void freeze();
   // Everything but pages and file contents. The record has "blockers", never empty without reason to go on.
   Value survey();
-  // Pages into the store and contents of unlinked files into `directory` (carried-N.bin). Completes the record: runs of
+  // Pages into the store and pages.sum and contents of unlinked files (carried-N.bin) into `directory`. Completes the record: runs of
   // pages, pages in each part, carried files.
   void read(PageStore& store, int directory, Value& record, const std::atomic<bool>& stop,
             std::atomic<uint64_t>& done_bytes);

@@ -66,38 +66,41 @@ Precopy::Round Precopy::round(unsigned threads, const std::atomic<bool>& stop,
   Round round;
   std::vector<PageJob> jobs;
   std::vector<Watched*> whose;
+  std::vector<std::vector<std::pair<uint64_t, uint64_t>>> mappings;
   for (auto process = processes_.begin(); process != processes_.end();) {
     const pid_t host_pid = process->first;
     const auto maps = try_read_file(proc_path(host_pid, "maps"));
     // Not watched (any more): it has ended, executed another program (no mapping can be watched then), or does direct I/O.
-    bool watched = false;
+    std::vector<std::pair<uint64_t, uint64_t>> watched;
     PageJob job;
     job.host_pid = host_pid;
     job.live = true;
     if (maps && !has_direct_file(host_pid)) {
       for (const Vma& v : parse_smaps(*maps)) {
         if (!is_own_memory(v) || !process->second.watch.watch(v.start, v.end)) continue;
-        watched = true;
+        watched.emplace_back(v.start, v.end);
         for (PageRange& r : process->second.watch.take(v.start, v.end)) {
           r.keep_zeros = v.backed();
           forget(process->second.sent, r.start, r.end);
-          round.dirty_bytes += r.end - r.start;
           job.ranges.push_back(r);
         }
       }
     }
-    if (!watched) {
+    if (watched.empty()) {
       process = processes_.erase(process);
       continue;
     }
     ++round.watched;
     jobs.push_back(std::move(job));
     whose.push_back(&process->second);
+    mappings.push_back(std::move(watched));
     ++process;
   }
   const std::vector<JobRuns> runs = read_pages(jobs, store_, threads, stop, done_bytes);
   for (size_t j = 0; j < runs.size(); ++j) {
     for (const PageRun& r : runs[j]) whose[j]->sent[r.start] = r;
+    for (const auto& [start, end] : mappings[j])
+      round.dirty_bytes += whose[j]->watch.written_bytes(start, end);
   }
   return round;
 }

@@ -27,7 +27,7 @@ class Precopy {
   void arm(FrozenProcess& process, Foothold& foothold);
 
   struct Round {
-    uint64_t dirty_bytes = 0;  // that had been written since the last round, or never sent
+    uint64_t dirty_bytes = 0;  // that were written meanwhile, and have to go again
     size_t watched = 0;        // processes
   };
   // While the pod runs. `stop` ends it early (ERR_ABORTED).

@@ -84,19 +84,4 @@ void FileSink::write(const char* const* pages, const uint64_t* /*hashes*/, size_
   }
 }
 
-void FileSink::write_sums(const std::vector<std::vector<uint64_t>>& all) {
-  UniqueFd sums(openat(dir_fd_, "pages.sum", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600));
-  if (!sums) throw OsError("openat", errno, "making the pages' sums").at_path("pages.sum");
-  uint64_t at = 0;
-  std::vector<uint64_t> back;
-  for (const auto& hashes : all) {
-    const size_t size = hashes.size() * sizeof hashes[0];
-    write_exactly(sums.get(), hashes.data(), size, at, "writing the pages' sums");
-    back.resize(hashes.size());
-    read_exactly(sums.get(), back.data(), size, at, "reading back the pages' sums");
-    if (back != hashes) throw damaged("pages.sum", "the pages' sums are not what was written");
-    at += size;
-  }
-}
-
 }  // namespace virt

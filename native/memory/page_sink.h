@@ -23,11 +23,9 @@ class PageSink {
   virtual void write(const char* const* pages, const uint64_t* hashes, size_t count, uint64_t first) = 0;
   // Whether the page that was written as number `index` has these bytes.
   virtual bool holds(const char* page, uint64_t index) = 0;
-  // The hashes of every part's pages; the last call.
-  virtual void write_sums(const std::vector<std::vector<uint64_t>>& hashes) = 0;
 };
 
-// pages-1.bin, … and pages.sum in a directory, which must be empty of them. What is written is read back and compared
+// pages-1.bin, … in a directory, which must be empty of them. What is written is read back and compared
 // (ERR_IMAGE_DAMAGED).
 class FileSink : public PageSink {
  public:
@@ -35,7 +33,6 @@ class FileSink : public PageSink {
   void open_part(uint64_t part) override;
   void write(const char* const* pages, const uint64_t* hashes, size_t count, uint64_t first) override;
   bool holds(const char* page, uint64_t index) override;
-  void write_sums(const std::vector<std::vector<uint64_t>>& hashes) override;
 
  private:
   int part_fd(uint64_t part);

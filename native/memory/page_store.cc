@@ -123,11 +123,22 @@ void PageStore::open_part(Lane& lane) {
   hashes_.emplace_back();
 }
 
-std::vector<uint64_t> PageStore::finish() {
+std::vector<uint64_t> PageStore::finish(int dir_fd) {
   const std::lock_guard guard(lock_);
-  sink_->write_sums(hashes_);
+  UniqueFd sums(openat(dir_fd, "pages.sum", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600));
+  if (!sums) throw OsError("openat", errno, "making the pages' sums").at_path("pages.sum");
   std::vector<uint64_t> pages;
-  for (const auto& hashes : hashes_) pages.push_back(hashes.size());
+  uint64_t at = 0;
+  std::vector<uint64_t> back;
+  for (const auto& hashes : hashes_) {
+    const size_t size = hashes.size() * sizeof hashes[0];
+    write_exactly(sums.get(), hashes.data(), size, at, "writing the pages' sums");
+    back.resize(hashes.size());
+    read_exactly(sums.get(), back.data(), size, at, "reading back the pages' sums");
+    if (back != hashes) throw damaged("pages.sum", "pread", 0, "the pages' sums are not what was written");
+    at += size;
+    pages.push_back(hashes.size());
+  }
   return pages;
 }
 

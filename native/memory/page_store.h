@@ -49,9 +49,9 @@ class PageStore {
   void add(Lane& lane, uint64_t start, const char* pages, size_t count, bool huge, std::vector<PageRun>* runs,
            Zeros zeros = Zeros::leave_out);
 
-  // Hands over the sums; afterwards everything is with the sink (files are not yet synced). Gives the pages in each part;
+  // Writes pages.sum into the directory; afterwards everything is with the sink (files are not yet synced). Gives the pages in each part;
   // the index of a part's first page is the part's number times kPartPages, so that indexes may have gaps.
-  std::vector<uint64_t> finish();
+  std::vector<uint64_t> finish(int dir_fd);
 
  private:
   void open_part(Lane& lane);

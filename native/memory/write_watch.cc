@@ -37,12 +37,22 @@ bool WriteWatch::watch(uint64_t start, uint64_t end) const {
 }
 
 std::vector<PageRange> WriteWatch::take(uint64_t start, uint64_t end) const {
+  return written(start, end, kScanWriteProtect);
+}
+
+uint64_t WriteWatch::written_bytes(uint64_t start, uint64_t end) const {
+  uint64_t bytes = 0;
+  for (const PageRange& r : written(start, end, 0)) bytes += r.end - r.start;
+  return bytes;
+}
+
+std::vector<PageRange> WriteWatch::written(uint64_t start, uint64_t end, uint64_t flags) const {
   std::vector<PageRange> out;
   std::vector<PageRegion> regions(1024);
   while (start < end) {
     ScanArgument a{};
     a.size = sizeof a;
-    a.flags = kScanWriteProtect;
+    a.flags = flags;
     a.start = start;
     a.end = end;
     a.vec = reinterpret_cast<uint64_t>(regions.data());

@@ -24,8 +24,12 @@ class WriteWatch {
   // The pages in a watched mapping that belong to the process and were written since the last call, or never taken; from now on
   // they count as unwritten. A mapping that is not watched (any more) gives nothing. Empty as well if the memory is gone.
   [[nodiscard]] std::vector<PageRange> take(uint64_t start, uint64_t end) const;
+  // How many bytes take() would give now.
+  [[nodiscard]] uint64_t written_bytes(uint64_t start, uint64_t end) const;
 
  private:
+  [[nodiscard]] std::vector<PageRange> written(uint64_t start, uint64_t end, uint64_t flags) const;
+
   UniqueFd userfaultfd_, pagemap_;
 };
 

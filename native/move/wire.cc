@@ -132,13 +132,6 @@ void Wire::send_pages(const char* const* pages, const uint64_t* hashes, size_t c
   send(Type::pages, first, std::move(pieces));
 }
 
-void Wire::send_bytes(const std::string& name, const void* data, size_t size) {
-  send(Type::file, 0, {{name.data(), name.size()}});
-  for (size_t at = 0; at < size; at += kFilePiece)
-    send(Type::file_data, 0, {{static_cast<const char*>(data) + at, std::min(kFilePiece, size - at)}});
-  send(Type::file_end, size, {});
-}
-
 void Wire::send_file(int directory, const std::string& name) {
   const UniqueFd file(openat(directory, name.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
   if (!file) throw OsError("openat", errno, "sending a file").at_path(name);

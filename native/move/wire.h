@@ -34,8 +34,7 @@ class Wire {
 
   void send_control(std::string_view message);
   void send_pages(const char* const* pages, const uint64_t* hashes, size_t count, uint64_t first);
-  // Bytes under the name that they get in the other's directory.
-  void send_bytes(const std::string& name, const void* data, size_t size);
+  // A file of the directory, under the name that it gets in the other's.
   void send_file(int directory, const std::string& name);
 
   // From now on pages and files are taken, into this directory (which is dup'ed).

@@ -27,10 +27,4 @@ bool WireSink::holds(const char* page, uint64_t index) {
   return second_.at(index / kPartPages).at(index % kPartPages) == hash;
 }
 
-void WireSink::write_sums(const std::vector<std::vector<uint64_t>>& hashes) {
-  std::vector<uint64_t> all;
-  for (const auto& part : hashes) all.insert(all.end(), part.begin(), part.end());
-  wire_->send_bytes("pages.sum", all.data(), all.size() * sizeof all[0]);
-}
-
 }  // namespace virt

@@ -18,7 +18,6 @@ class WireSink : public PageSink {
   void write(const char* const* pages, const uint64_t* hashes, size_t count, uint64_t first) override;
   // By a second hash, under the key: what was sent is not here any more. With the first that is 128 bits.
   bool holds(const char* page, uint64_t index) override;
-  void write_sums(const std::vector<std::vector<uint64_t>>& hashes) override;
 
  private:
   std::shared_ptr<Wire> wire_;

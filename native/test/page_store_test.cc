@@ -77,7 +77,7 @@ std::vector<uint64_t> store_pages(const TemporaryDirectory& dir, const std::vect
   PageStore::Lane lane;
   std::vector<PageRun> runs;
   for (size_t i = 0; i < pages.size(); ++i) store.add(lane, i * kPageBytes, pages[i].data(), 1, false, &runs);
-  return store.finish();
+  return store.finish(dir.fd());
 }
 
 void flip_byte(const std::string& path, off_t at) {
@@ -138,7 +138,7 @@ TEST_CASE("zero pages are left out, equal ones stored once, neighbours joined") 
   store.add(lane, 0x10000, bytes.data(), 7, false, &runs);
   // Once more elsewhere, as a forked process has it.
   store.add(lane, 0x90000, bytes.data(), 7, false, &runs);
-  const auto parts = store.finish();
+  const auto parts = store.finish(dir.fd());
   CHECK(parts == std::vector<uint64_t>{3});
   struct stat st {};
   REQUIRE(stat((dir.path() + "/pages-1.bin").c_str(), &st) == 0);
@@ -184,7 +184,7 @@ TEST_CASE("nothing stored is an image without parts") {
   std::vector<PageRun> runs;
   store.add(lane, 0, kZero.data(), 1, false, &runs);
   CHECK(runs.empty());
-  const auto parts = store.finish();
+  const auto parts = store.finish(dir.fd());
   CHECK(parts.empty());
   const PageFile file(dir.fd(), parts);
   file.verify(2, kGoOn);
@@ -222,7 +222,7 @@ TEST_CASE("several threads store at once; every page comes back, and few are sto
       });
     }
   }
-  const auto parts = store.finish();
+  const auto parts = store.finish(dir.fd());
   const PageFile file(dir.fd(), parts);
   file.verify(3, kGoOn);
   size_t expected = 0;
@@ -258,7 +258,7 @@ TEST_CASE("a full part is followed by another, and a run may go on in it") {
     }
     store.add(lane, i * kPageBytes, bytes.data(), std::min<uint64_t>(100, kPages - i), false, &runs);
   }
-  const auto parts = store.finish();
+  const auto parts = store.finish(dir.fd());
   CHECK(parts == std::vector<uint64_t>{kPartPages, 100});
   REQUIRE(runs.size() == 1);
   CHECK(runs[0].count == kPages);

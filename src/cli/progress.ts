@@ -2,7 +2,7 @@
  * Progress of long work: one line that is rewritten on a terminal, a plain line every five seconds elsewhere, JSON
  * lines on request.
  */
-import type { Progress } from "../pod/detach.js";
+import type { Progress } from "../pod/job.js";
 import { formatBytes } from "./report.js";
 
 export type ProgressMode = "auto" | "plain" | "json" | "none";

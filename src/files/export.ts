@@ -7,7 +7,7 @@ import { VirtError } from "../errors.js";
 import { checkParts, Image, openImage } from "../image/image.js";
 import type { CarriedFile } from "../image/manifest.js";
 import { native } from "../native.js";
-import { openCapture } from "../pod/detach.js";
+import { openCapture } from "../pod/compose.js";
 import { type Pod, podFromRecord } from "../pod/pod.js";
 import { findRecord, type PodRecord, podDirectory } from "../pod/store.js";
 import { translatePath } from "../remap/path.js";

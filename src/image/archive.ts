@@ -12,7 +12,8 @@ import { extract, pack } from "tar-stream";
 import { VirtError } from "../errors.js";
 import { type Image, openImage } from "./image.js";
 
-const imageFile = /^(manifest\.json|manifest\.sha256|pages-[1-9]\d{0,6}\.bin|pages\.sum|log|relay-\d{1,6}|files\/[0-9a-f]{64})$/;
+const imageFile =
+  /^(manifest\.json|manifest\.sha256|pages-[1-9]\d{0,6}\.bin|pages\.sum|log|relay-\d{1,6}|files\/[0-9a-f]{64})$/;
 const zstdMagic = Buffer.from([0x28, 0xb5, 0x2f, 0xfd]);
 
 /**

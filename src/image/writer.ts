@@ -31,8 +31,12 @@ export class ImageWriter {
   #hashing: Promise<unknown> = Promise.resolve();
   #open = true;
 
-  constructor(target: string) {
+  readonly #synced: boolean;
+
+  /** `synced` false: what is written goes elsewhere at once, and a crash of this host leaves nothing to be read here. */
+  constructor(target: string, { synced = true } = {}) {
     this.target = target;
+    this.#synced = synced;
     if (existsSync(target)) throw new VirtError("ERR_IMAGE_EXISTS", `${target} exists already`, { path: target });
     this.directory = join(dirname(target), `.${basename(target)}.partial-${randomBytes(4).toString("hex")}`);
     try {
@@ -56,7 +60,7 @@ export class ImageWriter {
     const path = join(this.directory, name);
     const done = this.#hashing.then(async () => {
       const sha256 = await hashFile(path);
-      sync(path);
+      this.#sync(path);
       return { name, sizeBytes: statSync(path).size, sha256 };
     });
     this.#parts.set(name, done);
@@ -74,19 +78,25 @@ export class ImageWriter {
       return carried;
     }
     mkdirSync(join(this.directory, "files"), { recursive: true, mode: 0o700 });
-    sync(path);
+    this.#sync(path);
     renameSync(path, join(this.directory, carried));
     const sizeBytes = statSync(join(this.directory, carried)).size;
     this.#parts.set(carried, Promise.resolve({ name: carried, sizeBytes, sha256 }));
     return carried;
   }
 
-  /** Everything is written but the manifest: write it, sync, check, and give the image its name. */
-  async finish(manifest: Omit<Manifest, "parts">): Promise<Image> {
+  /** Everything is written but the manifest: write it. Gives the names of all files but pages. */
+  async seal(manifest: Omit<Manifest, "parts">): Promise<string[]> {
     const parts = await Promise.all(this.#parts.values());
     const text = stringifyManifest({ ...manifest, parts });
     this.#write("manifest.json", text);
     this.#write("manifest.sha256", `${createHash("sha256").update(text).digest("hex")}\n`);
+    return [...this.#parts.keys(), "manifest.json", "manifest.sha256"];
+  }
+
+  /** Seals the image, syncs it, checks it and gives it its name. */
+  async finish(manifest: Omit<Manifest, "parts">): Promise<Image> {
+    await this.seal(manifest);
     for (const part of manifest.pagesInPart.keys()) sync(join(this.directory, `pages-${part + 1}.bin`));
     if (existsSync(join(this.directory, "files"))) sync(join(this.directory, "files"));
     fsyncSync(this.fd);
@@ -101,7 +111,11 @@ export class ImageWriter {
   #write(name: string, text: string): void {
     const path = join(this.directory, name);
     writeFileSync(path, text, { mode: 0o600 });
-    sync(path);
+    this.#sync(path);
+  }
+
+  #sync(path: string): void {
+    if (this.#synced) sync(path);
   }
 
   /** Nothing stays behind. */

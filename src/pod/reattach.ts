@@ -14,7 +14,7 @@ import { checkImage } from "../image/check.js";
 import { checkParts, type Image, openImage } from "../image/image.js";
 import type { Manifest } from "../image/manifest.js";
 import { ImpossibleTree, planTree, type TreePlan } from "../image/tree.js";
-import { type Data, initProgram, type NativeLaunchOptions, native } from "../native.js";
+import { type Data, initProgram, type NativeLaunchOptions, type NativeRebuild, native } from "../native.js";
 import { checkAddressRemap, relocate, toHost } from "../remap/address.js";
 import {
   checkTargets,
@@ -28,8 +28,9 @@ import type { TcpPolicy } from "../remap/tcp-policy.js";
 import { answerHooks, type HookOptions } from "../rules/hooks.js";
 import { type Interposition, nativeInterposition } from "../rules/interposition.js";
 import { type CallName, pathsOfRules, type Rule } from "../rules/rules.js";
-import { aborted, type Progress, treeProcess, watch } from "./detach.js";
+import { treeProcess } from "./compose.js";
 import { furnishState } from "./identity.js";
+import { aborted, type Progress, watch } from "./job.js";
 import { attachPatient, claimName, interpositionOf, pathRemaps } from "./launch.js";
 import { Pod } from "./pod.js";
 import { discardPod, newPod, type PathRemap, type PodRecord, saveRecord } from "./store.js";
@@ -281,6 +282,30 @@ function describePlan(image: Image, remaps: PathRemap[], placement: Placement, o
  * for (const note of pod.notes) console.warn(note);
  */
 export async function reattach(nameOrImage: string | Image, options: ReattachOptions = {}): Promise<Pod> {
+  return (await park(nameOrImage, options)).commit();
+}
+
+/** A pod that is built and stands still: it runs, or nothing of it is left. @internal */
+export interface Parked {
+  readonly id: string;
+  readonly name: string;
+  readonly notes: readonly string[];
+  /** Resolves when it runs. Nothing is left of it if it rejects, unless the process that was to run it is killed. */
+  commit(): Promise<Pod>;
+  /** Nothing is left of it, if it does not run. */
+  discard(): Promise<void>;
+}
+
+/**
+ * As reattach(), all but the commit.
+ * @param known what else the pod's record is to say.
+ * @internal
+ */
+export async function park(
+  nameOrImage: string | Image,
+  options: ReattachOptions = {},
+  known: Pick<PodRecord, "lineage" | "epoch"> = {},
+): Promise<Parked> {
   const { image, manifest, taken, far, given, remaps, placement, interposition, interposed, plan, ...prepared } =
     await prepare(nameOrImage, options);
   if (options.signal?.aborted) throw aborted(options.signal, untouched);
@@ -301,14 +326,28 @@ export async function reattach(nameOrImage: string | Image, options: ReattachOpt
     remaps,
     removeAtEnd: options.removeAtEnd ?? false,
     image: image.path,
+    ...known,
     ...interposition,
     ...(manifest.pod.hostname === undefined ? {} : { hostname: manifest.pod.hostname }),
     ...(manifest.pod.machineId === undefined ? {} : { machineId: manifest.pod.machineId }),
     ...(manifest.pod.isolate === undefined ? {} : { isolate: manifest.pod.isolate }),
   };
-  let connection: ControlConnection | undefined;
+  let rebuild: NativeRebuild | undefined;
   let stopWatching = () => {};
   let made = () => {};
+  let ended = false;
+  const discard = async () => {
+    if (ended) return;
+    ended = true;
+    await rebuild?.close();
+    discardPod(id, socket);
+    stopWatching();
+    made();
+  };
+  const failed = async (e: unknown) => {
+    await discard();
+    return options.signal?.aborted ? aborted(options.signal, untouched) : toVirtError(e);
+  };
   try {
     // A pod that was never named is called by its id: the new one then has its own.
     const named = options.name ?? (manifest.pod.name === manifest.pod.id ? undefined : manifest.pod.name);
@@ -343,40 +382,40 @@ export async function reattach(nameOrImage: string | Image, options: ReattachOpt
         ? { rows: terminal.rows, columns: terminal.columns, ptsIndex: terminal.index }
         : {}),
     };
-    const rebuild = new native.Rebuild(
-      nativePlan(image.path, manifest, { taken, far }, given, plan.tree, remaps),
-      launch,
-    );
+    rebuild = new native.Rebuild(nativePlan(image.path, manifest, { taken, far }, given, plan.tree, remaps), launch);
     stopWatching = watch(rebuild, options);
-    let pod: Pod;
-    try {
-      const { notes } = await rebuild.build();
-      if (options.signal?.aborted) throw aborted(options.signal, untouched);
-      connection = new ControlConnection(await rebuild.commit());
-      // At once: it runs from the commit on, and nothing of its end may be missed.
-      pod = new Pod(record, connection, {
-        piped: wanted === "pipe" && stdio === "streams",
-        notes: [...prepared.notes, ...(placed?.notes ?? []), ...notes],
-      });
-      if (interposed.hooked) answerHooks(pod, connection, options.hooks ?? {});
-    } finally {
-      await rebuild.close();
-    }
-    // That it has ended by now is no failure: the pod tells of it.
-    const unlessEnded = (e: VirtError) => {
-      if (e.code !== "ERR_POD_GONE") throw e;
+    const job = rebuild;
+    const { notes } = await job.build();
+    if (options.signal?.aborted) throw aborted(options.signal, untouched);
+    const all = [...prepared.notes, ...(placed?.notes ?? []), ...notes];
+    const piped = wanted === "pipe" && stdio === "streams";
+    const commit = async () => {
+      let connection: ControlConnection | undefined;
+      try {
+        connection = new ControlConnection(await job.commit());
+        // At once: it runs from the commit on, and nothing of its end may be missed.
+        const pod = new Pod(record, connection, { piped, notes: all });
+        if (interposed.hooked) answerHooks(pod, connection, options.hooks ?? {});
+        ended = true;
+        await job.close();
+        // That it has ended by now is no failure: the pod tells of it.
+        const unlessEnded = (e: VirtError) => {
+          if (e.code !== "ERR_POD_GONE") throw e;
+        };
+        await connection.request(FrameType.subscribe).catch(unlessEnded);
+        if (piped) await connection.request(FrameType.attach, uint32s(attachPatient)).catch(unlessEnded);
+        stopWatching();
+        made();
+        return pod;
+      } catch (e) {
+        connection?.close();
+        ended = false;
+        throw await failed(e);
+      }
     };
-    await connection.request(FrameType.subscribe).catch(unlessEnded);
-    if (wanted === "pipe" && stdio === "streams")
-      await connection.request(FrameType.attach, uint32s(attachPatient)).catch(unlessEnded);
-    return pod;
+    return { id, name: record.name, notes: all, commit, discard };
   } catch (e) {
-    connection?.close();
-    discardPod(id, socket);
-    throw options.signal?.aborted ? aborted(options.signal, untouched) : toVirtError(e);
-  } finally {
-    stopWatching();
-    made();
+    throw await failed(e);
   }
 }
 

@@ -11,7 +11,7 @@ import { changesOf, parseDescriptorRemaps } from "../remap/descriptor.js";
 import { mergeRemaps, type Remap } from "../remap/path.js";
 import { Writer } from "../rules/encode.js";
 import { rulesOf } from "../rules/interposition.js";
-import { openCapture } from "./detach.js";
+import { openCapture } from "./compose.js";
 import { pathRemaps } from "./launch.js";
 import type { Pod } from "./pod.js";
 import type { PodRecord } from "./store.js";

@@ -66,6 +66,11 @@ export interface PodRecord extends Interposition {
   image?: string;
   /** The image it was detached to. */
   detachedTo?: string;
+  /** Of a pod that came by a move: what stays the same through all its moves (the id of the first), and their number. */
+  lineage?: string;
+  epoch?: number;
+  /** Where it was moved to, as it was told to `move`; it runs there. */
+  movedTo?: { target: string; pod?: { id: string; name: string } };
 }
 
 /**
