@@ -32,6 +32,13 @@ export function podsDirectory(): string {
   return privateDirectory(join(base, "virt-run", "pods"));
 }
 
+/** Directory of what is known of moves, to here and away, and of images that came and were not let run yet. */
+export function movesDirectory(): string {
+  const base = environment["XDG_STATE_HOME"] || join(homedir(), ".local", "state");
+  privateDirectory(join(base, "virt-run"));
+  return privateDirectory(join(base, "virt-run", "moves"));
+}
+
 /** Directory of images that were given no path. */
 export function imagesDirectory(): string {
   const base = environment["XDG_DATA_HOME"] || join(homedir(), ".local", "share");
