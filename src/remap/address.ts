@@ -1,6 +1,6 @@
 /**
- * Port and address rules: what the pod knows as OLD is NEW on this host. The interposer translates calls; here the same
- * translation for what an image says of its sockets.
+ * Addresses as users write them, and port and address rules: what the pod knows as OLD is NEW on this host. The interposer
+ * translates calls; here the same translation for what an image says of its sockets.
  */
 import { isIP } from "node:net";
 import { VirtError } from "../errors.js";
@@ -15,6 +15,26 @@ export interface AddressRemap {
 
 const loopback = ["127.0.0.0/8", "::1", "0.0.0.0", "::"];
 const calls = ["bind", "connect", "sendto"] as const;
+
+/**
+ * "10.0.0.1", "10.0.0.1:7000", "fd00::1", "[fd00::1]:7000", ":7000". Nothing if it is none of these. A port is 0 to 65535:
+ * whether 0 means anything is for who asks.
+ */
+export function parseAddress(text: string): { address?: string; port?: number } | undefined {
+  if (isIP(text) !== 0) return { address: text };
+  const parts = /^(?:\[([^\]]*)\]|([^:[\]]*))(?::(\d{1,5}))?$/.exec(text);
+  if (!parts) return undefined;
+  const address = parts[1] ?? parts[2] ?? "";
+  const port = parts[3] === undefined ? undefined : Number(parts[3]);
+  if (address === "" ? port === undefined : isIP(address) === 0) return undefined;
+  if (port !== undefined && port > 65535) return undefined;
+  return { ...(address !== "" && { address }), ...(port !== undefined && { port }) };
+}
+
+/** As parseAddress() takes it. */
+export function showAddress({ address, port }: SocketAddress): string {
+  return `${isIP(address) === 6 ? `[${address}]` : address}:${port}`;
+}
 
 /** Checks what a user gave. Errors: ERR_REMAP. */
 export function checkAddressRemap(remap: {
