@@ -143,6 +143,13 @@ export interface Native {
   placeFiles(request: { [key: string]: Data }): Promise<unknown>;
   /** Bytes on a socket, descriptors riding on the first. */
   sendFds(fd: number, bytes: Buffer, fds: number[]): void;
+  /** socketpair(2): two connected streams, close-on-exec. Whoever calls closes them. */
+  socketPair(): [number, number];
+  /**
+   * What standard input and output were, under other numbers and close-on-exec. From then on 0 is /dev/null and 1 is what
+   * 2 is, so that nothing of ours or of a child can get in between. Whoever calls closes them.
+   */
+  takeStandardStreams(): [number, number];
   /** isatty(3). */
   isTerminal(fd: number): boolean;
   /** Random bytes as hex; node:crypto would take longer to load than a program to launch. */

@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "binding/convert.h"
+#include "binding/descriptors.h"
 #include "binding/files.h"
 #include "binding/job.h"
 #include "binding/launch_options.h"
@@ -163,6 +164,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   exports.Set("errnoName", Napi::Function::New(env, js_errno_name));
   exports.Set("probe", Napi::Function::New(env, js_probe));
   exports.Set("encodeExec", Napi::Function::New(env, js_encode_exec));
+  export_descriptors(env, exports);
   export_files(env, exports);
   export_jobs(env, exports);
   export_wire(env, exports);

@@ -45,3 +45,9 @@ export function imagesDirectory(): string {
   privateDirectory(join(base, "virt-run"));
   return privateDirectory(join(base, "virt-run", "images"));
 }
+
+/** Directory of keys and of the hosts that are known by theirs. */
+export function configurationDirectory(): string {
+  const base = environment["XDG_CONFIG_HOME"] || join(homedir(), ".config");
+  return privateDirectory(join(base, "virt-run"));
+}
