@@ -22,6 +22,7 @@ export const verbs = {
   detach: () => import("./verbs/detach.js"),
   snapshot: () => import("./verbs/snapshot.js"),
   reattach: () => import("./verbs/reattach.js"),
+  move: () => import("./verbs/move.js"),
   receive: () => import("./verbs/receive.js"),
   serve: () => import("./verbs/serve.js"),
   enroll: () => import("./verbs/enroll.js"),

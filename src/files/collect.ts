@@ -126,13 +126,21 @@ export const reasons: Record<string, string> = {
 export async function collect(
   record: PodRecord,
   root: () => string,
-  wanted: { written: Written; survey?: Surveyed | undefined; withFiles: WithFiles; drop?: string[] },
+  wanted: {
+    written: Written;
+    survey?: Surveyed | undefined;
+    withFiles: WithFiles;
+    also?: ReadonlySet<string>;
+    drop?: string[];
+  },
   place?: (path: string) => string,
 ): Promise<Collection> {
   const { written, survey, withFiles } = wanted;
   const own = record.files;
   const layers = (own?.overlays ?? []).map((o) => ({ at: o.at, upper: overlayUpper(record.id, o.directory) }));
-  const used = withFiles === "all" && survey ? usedPaths(survey).filter(isCarried) : [];
+  // Whoever names more can have what is used, and nothing else.
+  const isWanted = (path: string) => withFiles === "all" || wanted.also?.has(path) === true;
+  const used = survey ? usedPaths(survey).filter((path) => isCarried(path) && isWanted(path)) : [];
   const usedBefore = new Set([...(own?.used ?? []), ...(own?.bound ?? []).map((b) => b.at)]);
   const ofJournal = withFiles === "none" ? [] : written.paths.filter((w) => isCarried(w.path));
   const at = (path: string) => (place === undefined || place(path) === path ? {} : { at: place(path) });

@@ -62,12 +62,17 @@ export interface SourcePod {
   readonly lineage: string;
   /** Of the pod's record: of the last move that brought it here; 0 if none did. */
   readonly epoch: number;
+  /** What the target says of its host; unchecked. */
+  met(host: Record<string, unknown>): void;
   /** A brief stop: what the pod has, and from now on what it writes to. */
   track(): Promise<Draft>;
   /** What was written to since the last round, or everything, goes across while the pod runs. */
   copy(wire: MoveWire): Promise<CopyRound>;
-  /** The pod stands still from here on; the rest of it, files and the manifest go across. Rejects with ERR_BLOCKED for what came up meanwhile. */
-  stop(wire: MoveWire): Promise<void>;
+  /**
+   * The pod stands still from here on; the rest of it, files and the manifest go across. Rejects with ERR_BLOCKED for what came up meanwhile.
+   * @param wanted paths of files in the draft that the target lacks
+   */
+  stop(wire: MoveWire, wanted: ReadonlySet<string>): Promise<void>;
   /** init kills the pod and writes down that it was let go of; holders of connections start. Resolves when no process of it is left. */
   release(): Promise<void>;
   /** The pod goes on, if it stood still; what was being done ends with an error. Not after release(). */

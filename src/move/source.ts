@@ -95,6 +95,7 @@ class Departure {
   /** The target may have an image that this side has not heard of. */
   #prepareSent = false;
   #refused = false;
+  #wanted: ReadonlySet<string> = new Set();
   #progress: MoveProgress = {
     phase: "hello",
     round: 0,
@@ -129,12 +130,13 @@ class Departure {
       const last = await options.ledger.outgoing(pod.id);
       this.#note.epoch = Math.max(pod.epoch, last?.epoch ?? 0) + 1;
       this.#tell({ phase: "hello" });
-      await greet(talk, options);
+      const { host } = await greet(talk, options);
+      pod.met(host);
       await this.#offer();
       if (options.live ?? true) await this.#copy();
       this.#tell({ phase: "stop" });
       stoppedAt = talk.now;
-      await talk.transfer(pod.stop(this.wire));
+      await talk.transfer(pod.stop(this.wire, this.#wanted));
       this.#tell({ phase: "prepare" });
       this.#prepareSent = true;
       await talk.send({ type: "prepare", ...this.#about });
@@ -183,6 +185,8 @@ class Departure {
     for (const piece of draftPieces(draft.manifest)) await talk.send(piece);
     const answer = await talk.expect(["accept", "refuse"], this.#about);
     if (answer.type === "refuse") throw this.#refusal(answer);
+    const { wanted } = answer.facts;
+    if (Array.isArray(wanted)) this.#wanted = new Set(wanted.filter((path) => typeof path === "string"));
     talk.passed("accept");
   }
 
@@ -261,12 +265,16 @@ class Departure {
 }
 
 /** Says hello and hears what the other side speaks. @internal */
-export async function greet(talk: Conversation, { features = [], host = {} }: MoveSettings): Promise<void> {
+export async function greet(
+  talk: Conversation,
+  { features = [], host = {} }: MoveSettings,
+): Promise<MessageOf<"welcome">> {
   await talk.send({ type: "hello", ...spokenVersions, virtRun: version, features: [...features], host });
   const welcome = await talk.expect(["welcome"]);
   // Who takes a version that was not offered is asked no further.
   chooseVersion(spokenVersions, { least: welcome.version, most: welcome.version });
   talk.passed("welcome");
+  return welcome;
 }
 
 /** Writes down where it went. @internal */

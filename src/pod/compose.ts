@@ -69,7 +69,11 @@ export function checkHolding(options: DetachOptions): void {
 }
 
 /** What a survey of a frozen pod means. @internal */
-export async function examine(pod: Pod, survey: Survey, options: DetachOptions): Promise<Examined> {
+export async function examine(
+  pod: Pod,
+  survey: Survey,
+  options: DetachOptions & { also?: ReadonlySet<string> },
+): Promise<Examined> {
   const written = await writtenSoFar(pod.record, pod.connection);
   const found = await collectFiles(pod, survey, written, options);
   return { survey, written, found, blockers: [...blockersOf(survey), ...found.blockers] };
@@ -108,7 +112,6 @@ export async function compose(
   const { writer, kind, options } = how;
   const reach = options.holdAt === undefined ? undefined : parseReach(options.holdAt);
   const cutLimit = options.cutLimitMs === undefined ? {} : { cutLimitMs: checkCutLimit(options.cutLimitMs) };
-  const status = await pod.status();
   const carriedFiles = await copyContent(
     found,
     writer.directory,
@@ -120,7 +123,7 @@ export async function compose(
   );
   how.onFiles?.(undefined);
   const record = (await capture.read(writer.fd)) as unknown as Survey;
-  void writer.add("pages.sum");
+  void writer.add("pages.sum"); // pages themselves may be elsewhere
   for (const c of record.carried) c.name = await writer.carry(c.name);
   const key = native.randomHex(32);
   const held =
@@ -139,33 +142,8 @@ export async function compose(
     copyFileSync(log, join(writer.directory, "log"));
     void writer.add("log");
   }
-  const { blockers: _, ...rest } = record;
-  // The image says what the pod knows, not what this host made of it.
-  const known = { ports: pod.record.ports ?? {}, addresses: pod.record.addresses ?? {} };
-  rest.handles = rest.handles.map((h) => relocate(h, (a) => toPod(known, a)));
   const manifest: Omit<Manifest, "parts"> = {
-    format: formatName,
-    formatVersion,
-    virtRun: version,
-    createdAt: new Date().toISOString(),
-    kind,
-    host: describeHost(),
-    pod: {
-      id: pod.id,
-      name: pod.name,
-      command: [...pod.command],
-      cwd: pod.record.cwd,
-      stdio: pod.record.stdio,
-      labels: pod.record.labels,
-      remaps: pod.record.remaps,
-      user: { uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0, root: process.geteuid?.() === 0 },
-      first: { pid: status.firstPid, ended: status.firstEnded, waitStatus: status.waitStatus },
-      ...interpositionOf(pod.record),
-      ...(pod.record.hostname === undefined ? {} : { hostname: pod.record.hostname }),
-      ...(pod.record.machineId === undefined ? {} : { machineId: pod.record.machineId }),
-      ...(pod.record.isolate === undefined ? {} : { isolate: pod.record.isolate }),
-    },
-    ...rest,
+    ...(await describeImage(pod, record, kind)),
     ...(own.length === 0 ? {} : { own }),
     ...(far.length === 0 ? {} : { far }),
     ...(held.count === 0
@@ -177,11 +155,49 @@ export async function compose(
             ...(reach && { reach: { address: reach.address, port: held.port ?? reach.port }, ...cutLimit }),
           },
         }),
-    accepted: [...rest.accepted, ...found.left],
+    accepted: [...record.accepted, ...found.left],
     ...(carriedFiles.length > 0 ? { carriedFiles } : {}),
     ...(isRecorded(pod.record) ? { written } : {}),
   };
   return { manifest, own };
+}
+
+/** What an image says of its pod, whoever makes it. @internal */
+export async function describeImage(
+  pod: Pod,
+  survey: Survey,
+  kind: "detach" | "snapshot",
+): Promise<Omit<Manifest, "parts">> {
+  const status = await pod.status();
+  const { blockers: _, ...rest } = survey;
+  const { record } = pod;
+  // The image says what the pod knows, not what this host made of it.
+  const known = { ports: record.ports ?? {}, addresses: record.addresses ?? {} };
+  return {
+    format: formatName,
+    formatVersion,
+    virtRun: version,
+    createdAt: new Date().toISOString(),
+    kind,
+    host: describeHost(),
+    pod: {
+      id: pod.id,
+      name: pod.name,
+      command: [...pod.command],
+      cwd: record.cwd,
+      stdio: record.stdio,
+      labels: record.labels,
+      remaps: record.remaps,
+      user: { uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0, root: process.geteuid?.() === 0 },
+      first: { pid: status.firstPid, ended: status.firstEnded, waitStatus: status.waitStatus },
+      ...interpositionOf(record),
+      ...(record.hostname === undefined ? {} : { hostname: record.hostname }),
+      ...(record.machineId === undefined ? {} : { machineId: record.machineId }),
+      ...(record.isolate === undefined ? {} : { isolate: record.isolate }),
+    },
+    ...rest,
+    handles: rest.handles.map((h) => relocate(h, (a) => toPod(known, a))),
+  };
 }
 
 /** What an image keeps of it: all but hooks, which are functions of a process. */
@@ -196,12 +212,18 @@ function interpositionOf({ record, rules, ports, addresses, cover }: Interpositi
 }
 
 /** What is to be carried, and refuses what is too much: ERR_FILES_LIMIT. */
-async function collectFiles(pod: Pod, survey: Survey, written: Written, options: DetachOptions) {
+async function collectFiles(
+  pod: Pod,
+  survey: Survey,
+  written: Written,
+  options: DetachOptions & { also?: ReadonlySet<string> },
+) {
   const withFiles = options.withFiles ?? "none";
   const files = await collect(pod.record, () => rootOf(pod.record), {
     written,
     survey,
     withFiles,
+    ...(options.also && { also: options.also }),
     drop: options.drop ?? [],
   });
   if (withFiles === "all" && !isRecorded(pod.record))

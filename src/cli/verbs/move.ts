@@ -1,0 +1,174 @@
+import { type Command, InvalidArgumentError, Option } from "commander";
+import { VirtError } from "../../errors.js";
+import type { WithFiles } from "../../files/collect.js";
+import { type MoveOptions, movePod, resumeMove } from "../../move/move.js";
+import type { MoveProgress } from "../../move/source.js";
+import { parseRemaps } from "../../remap/path.js";
+import { parseTcp } from "../../remap/tcp-policy.js";
+import { collect, jsonOption, latestOption, podArgument, podNamed, recordNamed, seconds, verb } from "../options.js";
+import { formatBytes, printJson } from "../report.js";
+
+interface Options {
+  live?: boolean;
+  cold?: boolean;
+  downtime?: number;
+  bandwidth?: number;
+  name?: string;
+  remap?: string[];
+  tcp?: string[];
+  holdAt?: string;
+  holder?: string;
+  cutLimit?: number;
+  drop?: string[];
+  withFiles?: WithFiles;
+  allowChanged?: string[];
+  remoteCommand?: string;
+  resume?: boolean;
+  latest?: boolean;
+  json?: boolean;
+  quiet?: boolean;
+}
+
+/** `virt-run move`: a running pod to another host. */
+export function command(): Command {
+  return verb(
+    "move",
+    "move a running pod to another host; it runs on here if anything fails",
+    "move cache ssh://b",
+    "move cache user@b: --cold --remap path:/data=/mnt/data",
+    "move --resume cache",
+  )
+    .argument("[pod]", podArgument)
+    .argument("[target]", "ssh://[user@]host[:port], [user@]host:, tls://host:port, or unix:PATH")
+    .option("--cold", "stop it first, and copy then")
+    .option("--downtime <ms>", "how long it may stand still, if what it writes allows it (default: 300)", wholeNumber)
+    .option("--bandwidth <bytes>", "the most to be sent in a second", wholeNumber)
+    .option("--name <name>", "a name for it there (default: the one it has)")
+    .option("--remap <rule>", "path:, port: or addr:OLD=NEW: what it knows as OLD is NEW there; repeatable", collect)
+    .option(
+      "--tcp <policy>",
+      "connections to outside: hold, close, or reconnect, as detach takes it; repeatable",
+      collect,
+    )
+    .option(
+      "--hold-at <address[:port]>",
+      "where the target reaches this host, which keeps its connections (default: as it does now)",
+    )
+    .option("--holder <address:port>", "the same, as the target sees it")
+    .option(
+      "--cut-limit <seconds>",
+      "how long the way between the two may be cut before connections are reset",
+      seconds,
+    )
+    .option("--drop <kind>", "accept the loss of a kind of handle (as check names it); may be repeated", collect)
+    .addOption(
+      new Option("--with-files <which>", "files to carry beside those that are missing there").choices([
+        "none",
+        "written",
+        "all",
+      ]),
+    )
+    .option("--allow-changed <path>", "accept a file that is another one there; '*' for all", collect)
+    .option("--remote-command <command>", "virt-run there, as its shell takes it (ssh://)")
+    .option("--resume", "settle a move that was cut: afterwards it runs there, or here")
+    .option("-q, --quiet", "show no progress and no summary")
+    .addOption(latestOption())
+    .addOption(jsonOption())
+    .action(async (name: string | undefined, target: string | undefined, o: Options) => {
+      await (o.resume
+        ? resume(name, o)
+        : move(
+            o.latest && target === undefined ? undefined : name,
+            o.latest && target === undefined ? name : target,
+            o,
+          ));
+    });
+}
+
+function wholeNumber(value: string): number {
+  const n = Number(value);
+  if (!Number.isSafeInteger(n) || n <= 0) throw new InvalidArgumentError("expected a whole number");
+  return n;
+}
+
+async function move(name: string | undefined, target: string | undefined, o: Options): Promise<void> {
+  if (target === undefined) throw new VirtError("ERR_USAGE", "where to? say ssh://host, host:, or tls://host:port");
+  const pod = await podNamed(name, o.latest);
+  if (!pod.running) throw new VirtError("ERR_POD_GONE", `the pod ${pod.name} has ended`);
+  const { fd, ...remap } = parseRemaps(o.remap ?? []);
+  if (fd !== undefined && Object.keys(fd).length > 0)
+    throw new VirtError(
+      "ERR_USAGE",
+      "fd: rules need the other host's descriptors: say them there, with `virt-run remap`",
+    );
+  const abort = new AbortController();
+  process.once("SIGINT", () => abort.abort());
+  process.once("SIGTERM", () => abort.abort());
+  const options: MoveOptions = {
+    ...parseTcp(o.tcp ?? []),
+    drop: o.drop ?? [],
+    live: !o.cold,
+    signal: abort.signal,
+    ...(o.downtime !== undefined && { downtimeMs: o.downtime }),
+    ...(o.bandwidth !== undefined && { bandwidth: o.bandwidth }),
+    ...(o.holdAt !== undefined && { holdAt: o.holdAt }),
+    ...(o.cutLimit !== undefined && { cutLimitMs: Math.round(o.cutLimit * 1000) }),
+    ...(o.withFiles !== undefined && { withFiles: o.withFiles }),
+    ...(o.remoteCommand !== undefined && { remoteCommand: o.remoteCommand }),
+    arrival: {
+      ...(o.name !== undefined && { name: o.name }),
+      ...(o.holder !== undefined && { holder: o.holder }),
+      ...(o.allowChanged && { allowChanged: o.allowChanged }),
+      ...(Object.keys(remap).length > 0 && { remap: remap as NonNullable<MoveOptions["arrival"]>["remap"] & object }),
+    },
+    ...(!o.quiet && !o.json && { onProgress: report() }),
+  };
+  const moved = await movePod(pod, target, options);
+  pod.disconnect();
+  for (const note of moved.notes) if (!o.quiet) console.error(`virt-run: ${note}`);
+  if (o.json) {
+    printJson({
+      pod: pod.id,
+      name: pod.name,
+      target: moved.target,
+      there: moved.pod,
+      epoch: moved.epoch,
+      stoppedMs: Math.round(moved.stoppedMs ?? 0),
+    });
+  } else if (!o.quiet) {
+    console.error(
+      `virt-run: ${pod.name} runs at ${moved.target} as ${moved.pod?.id ?? "?"}; it stood still for ${Math.round(moved.stoppedMs ?? 0)} ms`,
+    );
+  }
+}
+
+/** One line for every phase and round. */
+function report(): (progress: MoveProgress) => void {
+  let last = "";
+  return ({ phase, round, sentBytes, dirtyBytes, bytesPerSecond, expectedStopMs }) => {
+    const line =
+      phase === "copy" && round > 0
+        ? `copy: round ${round}, ${formatBytes(sentBytes)} sent, ${formatBytes(dirtyBytes)} written meanwhile, ${formatBytes(bytesPerSecond)}/s, a stop would take ${expectedStopMs} ms`
+        : phase;
+    if (line !== last) console.error(`virt-run: ${line}`);
+    last = line;
+  };
+}
+
+async function resume(name: string | undefined, o: Options): Promise<void> {
+  const record = recordNamed(name, o.latest);
+  const settled = await resumeMove(record.id, o.remoteCommand === undefined ? {} : { remoteCommand: o.remoteCommand });
+  if (o.json) {
+    printJson(
+      settled.state === "moved"
+        ? { state: "moved", target: settled.moved.target, there: settled.moved.pod }
+        : { state: "abandoned", pod: settled.fate },
+    );
+  } else if (!o.quiet) {
+    console.error(
+      settled.state === "moved"
+        ? `virt-run: ${record.name} runs at ${settled.moved.target}${settled.moved.pod ? ` as ${settled.moved.pod.id}` : ", or has gone on from there"}`
+        : `virt-run: ${record.name} never left${settled.fate === "runs" ? "; it runs here" : ""}`,
+    );
+  }
+}

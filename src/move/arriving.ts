@@ -1,0 +1,104 @@
+/**
+ * Pods that come from another host: the target's side of a move made of real images and pods. What belongs to a move lies in
+ * the directory of moves under the move's id, where no name of an image leads.
+ */
+import { closeSync, constants, existsSync, mkdirSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import type { Blocker, VirtError } from "../errors.js";
+import { describeHost } from "../image/host.js";
+import { openImage } from "../image/image.js";
+import { movesDirectory } from "../pod/paths.js";
+import { checkHere, type Parked, park } from "../pod/reattach.js";
+import { checkName, isListening, loadRecord, readExit } from "../pod/store.js";
+import { type ArrivalOptions, decodeDraft, decodeOptions } from "./draft.js";
+import type { Offer, ParkedPod, TargetPods } from "./parts.js";
+
+/** What is missing here, or another than there, can come along if it is one of these. */
+const canCome = new Set(["ERR_MISSING_FILE", "ERR_CHANGED_FILE"]);
+
+export class Arriving implements TargetPods {
+  readonly #options = new Map<string, string>();
+  readonly #directories = new Map<string, number>();
+  async check({ move, draft, pod }: Offer): Promise<{ blockers: Blocker[]; facts: Record<string, unknown> }> {
+    const { manifest, options } = decodeDraft(draft);
+    this.#options.set(move, JSON.stringify(options));
+    const { blockers } = await checkHere(manifest, options);
+    const wanted = blockers.flatMap((b) => (canCome.has(b.code) && b.path !== undefined ? [b.path] : []));
+    const rest = blockers.filter((b) => !canCome.has(b.code) || b.path === undefined);
+    return {
+      blockers: [...rest, ...nameTaken(options.name ?? pod.name, pod.id)],
+      facts: { wanted, ...describeHost() },
+    };
+  }
+
+  async receive(move: string): Promise<{ directoryFd: number }> {
+    const directory = imageOf(move);
+    mkdirSync(directory, { mode: 0o700 });
+    writeFileSync(optionsOf(move), this.#options.get(move) ?? "{}", { mode: 0o600, flag: "wx" });
+    const directoryFd = openSync(directory, constants.O_RDONLY | constants.O_DIRECTORY);
+    this.#directories.set(move, directoryFd);
+    return { directoryFd };
+  }
+
+  async build(move: string, lineage: string, epoch: number): Promise<ParkedPod> {
+    this.#closeDirectory(move);
+    const image = await openImage(imageOf(move));
+    const options: ArrivalOptions = decodeOptions(readFileSync(optionsOf(move), "utf8"));
+    return new ParkedHere(await park(image, { ...options, stdio: "log" }, { lineage, epoch }));
+  }
+
+  async ran(id: string): Promise<boolean> {
+    return (await this.runs(id)) || readExit(id) !== undefined;
+  }
+
+  async runs(id: string): Promise<boolean> {
+    const record = loadRecord(id);
+    return record !== undefined && isListening(record.socket);
+  }
+
+  async discard(move: string): Promise<void> {
+    this.#closeDirectory(move);
+    rmSync(imageOf(move), { recursive: true, force: true });
+    rmSync(optionsOf(move), { force: true });
+  }
+
+  #closeDirectory(move: string): void {
+    const fd = this.#directories.get(move);
+    if (fd !== undefined) closeSync(fd);
+    this.#directories.delete(move);
+  }
+}
+
+class ParkedHere implements ParkedPod {
+  constructor(private readonly parked: Parked) {}
+  get id(): string {
+    return this.parked.id;
+  }
+  get name(): string {
+    return this.parked.name;
+  }
+  get notes(): readonly string[] {
+    return this.parked.notes;
+  }
+  async commit(): Promise<void> {
+    (await this.parked.commit()).disconnect();
+  }
+  close(): Promise<void> {
+    return this.parked.discard();
+  }
+}
+
+const imageOf = (move: string) => join(movesDirectory(), `${move}.image`);
+const optionsOf = (move: string) => join(movesDirectory(), `${move}.options`);
+
+function nameTaken(name: string, leaving: string): Blocker[] {
+  if (name === leaving) return [];
+  try {
+    checkName(name);
+    return [];
+  } catch (e) {
+    // A host may move a pod to itself: its own name is free by then.
+    const { code, message } = e as VirtError;
+    return existsSync(imageOf(leaving)) ? [] : [{ code, message, hint: "say --name" }];
+  }
+}
