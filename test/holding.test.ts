@@ -96,11 +96,26 @@ async function away(options = {}): Promise<{ id: string; pod: Pod; port: number;
 t.test("who asks is told what is held, and it is not thrown away by the way", async (t) => {
   const { id, pod, client, image } = await away();
   t.match(await holding(id), { connections: 1, listeners: 1, datagrams: 0 });
+  t.match(await pod.inspect(), { state: "detached", holding: { connections: 1, listeners: 1 } });
+  t.match((await cli(["inspect", id])).out, /^holding +holding 1 connection, 1 listener$/m);
   t.match((await cli(["ps"])).out, /detached, holding 1 connection, 1 listener/);
   t.match(await cli(["rm", id]), { code: 1, err: /keeps connections for its image .*ERR_HOLDING/ });
   await cli(["prune"]);
   t.throws(() => pod.remove(), { code: "ERR_HOLDING" }, "nor by who detached it");
   t.match(await holding(id), { connections: 1 }, "prune leaves it alone");
+  const plan = await planReattach(image);
+  const from = client.socket.localPort;
+  t.match(
+    plan.held.filter((h) => h.socket === `127.0.0.1:${from}`),
+    [{ kind: "inet-socket", from: "here", pid: 2, fd: Number }],
+  );
+  t.equal(plan.held.length, 2, "its listening socket too");
+  t.match(await cli(["reattach", image.path, "--dry-run"]), {
+    code: 0,
+    out: new RegExp(
+      `  held     inet-socket 127\\.0\\.0\\.1:${from} \\(pid 2, fd \\d+\\): taken from its holder here\n`,
+    ),
+  });
   const again = await reattach(image, { stdio: "log" });
   await client.ask("after");
   await until("the holder to end", async () => (await holding(id)) === undefined);
@@ -150,6 +165,7 @@ t.test("when the holder is killed the connection is lost, and that is said", asy
 
 t.test("a holder at another address is looked for at the image's port, if none is said", async (t) => {
   const { id, client, image } = await away({ holdAt: "127.0.0.1" });
+  const from = client.socket.localPort;
   killHolder(t, id);
   await client.ended();
   const port = image.manifest.holder?.reach?.port;
@@ -160,7 +176,10 @@ t.test("a holder at another address is looked for at the image's port, if none i
   ] as const)
     await t.rejects(planReattach(image, { holder }), {
       code: "ERR_CONNECTION",
-      message: new RegExp(`is not reached at ${where} `),
+      message: new RegExp(`is not reached at ${where} .*: 127\\.0\\.0\\.1:${from} \\(pid 2, fd \\d+\\)`),
+      kind: "inet-socket",
+      pid: 2,
+      fd: Number,
     });
   await t.rejects(planReattach(image, { holder: "there" }), { code: "ERR_USAGE" });
   const check = (...words: string[]) => cli(["check", image.path, ...words]);

@@ -85,6 +85,17 @@ void Capture::freeze() {
   };
 }
 
+std::optional<std::pair<int, int>> Capture::user_of_socket(uint64_t inode) const {
+  const std::string wanted = "socket:[" + std::to_string(inode) + "]";
+  for (const FrozenProcess& p : pod_.processes) {
+    const std::string fds = p.dir() + "/fd";
+    for (const int fd : try_list_numbers(fds).value_or(std::vector<int>())) {
+      if (try_read_link(fds + "/" + std::to_string(fd)) == wanted) return std::pair(p.pid, fd);
+    }
+  }
+  return std::nullopt;
+}
+
 Value Capture::clocks() const {
   const auto pod_clock = [this](Clock clock) {
     return std::to_string(host_clock_ns(clock) + clock_offset_ns(options_.init_host_pid, clock));

@@ -6,8 +6,10 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/value.h"
@@ -60,6 +62,8 @@ class Capture {
   void remap_descriptors(const Value& changes);
   // After survey(): what init is to keep.
   [[nodiscard]] const std::vector<Handle>& handles() const { return handles_; }
+  // After freeze(): which process (its number in the pod) has the socket of this inode, and as which descriptor.
+  [[nodiscard]] std::optional<std::pair<int, int>> user_of_socket(uint64_t inode) const;
   void thaw();
   // The pod was killed: wait for what we traced, so that nothing stays a zombie on our account.
   void reap();

@@ -2,7 +2,9 @@
 
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
@@ -71,7 +73,7 @@ ControlClient::Incoming ControlClient::receive() {
 }
 
 ControlClient::Reply ControlClient::call(Type type, std::string_view payload, const char* doing,
-                                         const std::vector<int>& fds) {
+                                         const std::vector<int>& fds, std::string* cause) {
   FrameHeader h;
   h.size = static_cast<uint32_t>(payload.size());
   h.type = static_cast<uint16_t>(type);
@@ -89,10 +91,22 @@ ControlClient::Reply ControlClient::call(Type type, std::string_view payload, co
     protocol::Reader r(in.body.payload);
     const auto status = r.number<int32_t>();
     if (!r.ok()) throw OsError("recvmsg", EPROTO, doing);
-    if (status != 0) throw OsError("init", -status, doing);
+    if (status != 0) {
+      if (cause != nullptr) *cause = r.rest();
+      throw OsError("init", -status, doing);
+    }
     in.body.payload = std::string(r.rest());
     return std::move(in.body);
   }
+}
+
+protocol::Status ControlClient::hello() {
+  protocol::Status status;
+  if (!decode(call(Type::kHello, {}, "asking the pod's init how it is").payload, &status) ||
+      status.version != protocol::kVersion) {
+    throw OsError("ERR_POD_VERSION", "hello", 0, "the pod's init speaks another version of the protocol");
+  }
+  return status;
 }
 
 pid_t ControlClient::await_fork() {
@@ -103,6 +117,13 @@ pid_t ControlClient::await_fork() {
     protocol::Reader r(in.body.payload);
     return static_cast<pid_t>(r.number<uint32_t>());
   }
+}
+
+UniqueFd take_from(pid_t host_pid, int fd, const char* doing) {
+  UniqueFd pidfd(static_cast<int>(syscall(SYS_pidfd_open, host_pid, 0)));
+  UniqueFd got(pidfd ? static_cast<int>(syscall(SYS_pidfd_getfd, pidfd.get(), fd, 0)) : -1);
+  if (!got) throw OsError("pidfd_getfd", errno, doing);
+  return got;
 }
 
 void throw_failure(std::string_view payload) {

@@ -24,9 +24,11 @@ class ControlClient {
     std::string payload;
     std::vector<UniqueFd> fds;
   };
-  // Throws OsError with init's errno if the request was refused.
+  // Throws OsError with init's errno if the request was refused; what init said of the cause is in `cause`.
   Reply call(protocol::Type type, std::string_view payload, const char* doing,
-             const std::vector<int>& fds = {});
+             const std::vector<int>& fds = {}, std::string* cause = nullptr);
+  // Throws ERR_POD_VERSION if the pod's init speaks another version of the protocol.
+  protocol::Status hello();
 
   // The next event of a pod that is being made: kForked gives its pid, kFailed throws.
   pid_t await_fork();
@@ -43,6 +45,11 @@ class ControlClient {
   UniqueFd fd_;
   uint32_t next_ = 1;
 };
+
+// What init, or another process that we may trace, has as descriptor `fd`.
+UniqueFd take_from(pid_t host_pid, int fd, const char* doing);
+
+inline constexpr const char* kTakingTerminal = "taking the pod's terminal from init";
 
 // Throws what a kFailed event says.
 [[noreturn]] void throw_failure(std::string_view payload);

@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <poll.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -13,6 +12,7 @@
 #include "init/high_pids.h"
 #include "relay/datagram_stash.h"
 #include "sys/clocks.h"
+#include "sys/memory_file.h"
 
 namespace virt::init {
 namespace {
@@ -21,6 +21,7 @@ constexpr int64_t kPatienceNs = 10'000'000'000;
 constexpr int kLookMs = 50;
 // One may be a damaged frame.
 constexpr uint32_t kMostViolations = 3;
+constexpr size_t kMostHolders = 64, kMostStateBytes = size_t{1} << 30;
 
 bool address_of(std::string_view bytes, StashAddress* address) {
   if (bytes.size() > sizeof address->storage) return false;
@@ -62,18 +63,9 @@ class BoundEnd : public relay::DatagramEnd {
   DatagramStash stash_;
 };
 
-}  // namespace
-
-namespace {
-
-constexpr size_t kMostHolders = 64, kMostStateBytes = size_t{1} << 30;
-
-int read_all(int file, std::string* bytes) {
-  struct stat st {};
-  if (fstat(file, &st) != 0) return errno;
-  if (st.st_size < 0 || static_cast<size_t>(st.st_size) > kMostStateBytes) return EFBIG;
-  bytes->resize(static_cast<size_t>(st.st_size));
-  return pread(file, bytes->data(), bytes->size(), 0) == st.st_size ? 0 : EIO;
+bool leads(relay::Relay& relay) {
+  const relay::Status s = relay.status();
+  return s.over == relay::Over::no && s.streams + s.datagrams > 0;
 }
 
 }  // namespace
@@ -102,7 +94,7 @@ int FarSockets::open(const protocol::FarPlan& plan, int state) {
   t.thawed = state >= 0;
   if (t.thawed) {
     std::string bytes;
-    if (const int error = read_all(state, &bytes); error != 0) return error;
+    if (const int error = read_memory_file(state, kMostStateBytes, &bytes); error != 0) return error;
     if (const int error = relay::Relay::thaw(bytes, key, options, &t.relay); error != 0) return error;
   } else {
     t.relay = std::make_unique<relay::Relay>(relay::Role::relay, key, options);
@@ -195,24 +187,20 @@ void FarSockets::wait_for_news(relay::Relay& relay) {
   if (poll(&p, 1, kLookMs) > 0) (void)!read(p.fd, &count, sizeof count);
 }
 
-namespace {
-
-bool leads(relay::Relay& relay) {
-  const relay::Status s = relay.status();
-  return s.over == relay::Over::no && s.streams + s.datagrams > 0;
-}
-
-}  // namespace
-
-int FarSockets::look(std::vector<protocol::FarState>* states, std::vector<UniqueFd>* files) {
+int FarSockets::look(std::vector<protocol::FarState>* states, std::vector<UniqueFd>* files, uint64_t* inode) {
   for (Through& t : throughs_) {
     if (!leads(*t.relay)) continue;
     if (files != nullptr) {
       std::string bytes;
-      if (const int error = t.relay->freeze(&bytes); error != 0) return error;
-      UniqueFd file(memfd_create("virt-run-relay", MFD_CLOEXEC));
-      if (!file || write(file.get(), bytes.data(), bytes.size()) != static_cast<ssize_t>(bytes.size()))
-        return errno != 0 ? errno : EIO;
+      uint32_t channel = 0;
+      if (const int error = t.relay->freeze(&bytes, &channel); error != 0) {
+        for (const auto& [id, socket] : t.sockets) {
+          if (id == channel) *inode = socket;
+        }
+        return error;
+      }
+      UniqueFd file;
+      if (const int error = make_memory_file("virt-run-relay", bytes, &file); error != 0) return error;
       files->push_back(std::move(file));
     }
     states->push_back({t.key, t.holder, t.cut_limit_ms, t.sockets});

@@ -28,8 +28,8 @@ class FarSockets {
   // EACCES: one has another key. ETIMEDOUT: it does not answer.
   int begin();
   // What leads where; with `files` the relays stand still and their states are in them, until go_on(). The programs must have
-  // stopped. 0 or errno.
-  int look(std::vector<protocol::FarState>* states, std::vector<UniqueFd>* files);
+  // stopped. 0 or errno, then perhaps with the program's socket that is the cause.
+  int look(std::vector<protocol::FarState>* states, std::vector<UniqueFd>* files, uint64_t* inode);
   // Where threads may be started.
   void go_on();
   // The states are safe, and the pod is no more here.

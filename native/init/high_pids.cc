@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <string>
 
@@ -29,9 +30,11 @@ long number_in(const char* path, long otherwise) {
 }  // namespace
 
 HighPids::HighPids(int threads) : before_(number_in(kLastPid, getpid())) {
-  static int used = 4;
-  used += threads;
-  set_last_pid(number_in("/proc/sys/kernel/pid_max", 32768) - used);
+  static long used = 4;
+  // Numbers that are taken are passed over: from the middle up there is room for more threads than init ever has.
+  const long pid_max = number_in("/proc/sys/kernel/pid_max", 32768);
+  used = std::min(used + threads, pid_max / 2);
+  set_last_pid(pid_max - used);
 }
 
 HighPids::~HighPids() { set_last_pid(before_); }

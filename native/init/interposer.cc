@@ -25,6 +25,7 @@
 #include "interpose/program.h"
 #include "interpose/substitute.h"
 #include "sys/clocks.h"
+#include "sys/thread.h"
 
 namespace virt::init {
 namespace {
@@ -46,15 +47,11 @@ int answering_threads() {
   return sched_getaffinity(0, sizeof cpus, &cpus) == 0 ? std::clamp(CPU_COUNT(&cpus), 1, kMost) : 1;
 }
 
-int start_thread(void* (*run)(void*), void* arg) {
-  constexpr size_t kStackBytes = 256 << 10;
-  pthread_attr_t attributes;
-  pthread_attr_init(&attributes);
-  pthread_attr_setstacksize(&attributes, kStackBytes);
-  pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+// One that nobody waits for.
+int start_detached(void* (*run)(void*), void* arg) {
   pthread_t id;
-  const int error = pthread_create(&id, &attributes, run, arg);
-  pthread_attr_destroy(&attributes);
+  const int error = start_thread(run, arg, &id);
+  if (error == 0) pthread_detach(id);
   return error;
 }
 
@@ -101,9 +98,9 @@ int Interposer::start(Setup setup) {
   const int answering = answering_threads();
   {
     const HighPids high(answering + 2);
-    int error = start_thread(catch_up_thread, this);
-    for (int i = 0; i < answering && error == 0; ++i) error = start_thread(answer_thread, this);
-    if (setup_.errands && error == 0) error = start_thread(errand_thread, this);
+    int error = start_detached(catch_up_thread, this);
+    for (int i = 0; i < answering && error == 0; ++i) error = start_detached(answer_thread, this);
+    if (setup_.errands && error == 0) error = start_detached(errand_thread, this);
     if (error != 0) return error;
   }
   UniqueFd listener;
@@ -356,7 +353,7 @@ void Interposer::start_work(std::unique_ptr<Work> work) {
   constexpr int kMostWorking = 512;
   work->interposer = this;
   const Question question = work->ask.call.question;
-  if (++working_ <= kMostWorking && start_thread(work_thread, work.get()) == 0) {
+  if (++working_ <= kMostWorking && start_detached(work_thread, work.get()) == 0) {
     (void)work.release();
     return;
   }

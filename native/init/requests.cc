@@ -333,8 +333,9 @@ void Keeper::handle_far(Connection& c, const Frame& f) {
   std::vector<UniqueFd> files;
   if (far_sockets_) {
     c.far_frozen = freeze;
-    if (const int error = far_sockets_->look(&states, freeze ? &files : nullptr); error != 0)
-      return c.reply(f, error);
+    uint64_t inode = 0;
+    if (const int error = far_sockets_->look(&states, freeze ? &files : nullptr, &inode); error != 0)
+      return c.reply(f, error, pack(inode));
   }
   std::vector<int> fds;
   for (const UniqueFd& fd : files) fds.push_back(fd.get());

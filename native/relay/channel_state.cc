@@ -20,6 +20,24 @@ constexpr size_t kMostBytes = 64 << 20;
 
 enum Flag : uint8_t { kReadDone = 1, kWriteDone = 2, kAborted = 4 };
 
+// What is to be written, with what comes before it because it is to be written again: bytes, and an end.
+Tape again(const Tape& tape, std::string_view bytes, bool fin) {
+  Tape all;
+  all.restart(tape.begin() - bytes.size() - (fin ? 1 : 0));
+  if (!bytes.empty()) all.append(bytes.data(), bytes.size());
+  if (fin) all.append_mark(Mark::fin, 0);
+  for (uint64_t at = tape.begin(); at < tape.end();) {
+    const Tape::Run run = tape.run(at, tape.size());
+    if (run.mark == Mark::none) {
+      all.append(run.data, run.size);
+    } else {
+      all.append_mark(run.mark, static_cast<uint8_t>(*run.data));
+    }
+    at += run.size;
+  }
+  return all;
+}
+
 }  // namespace
 
 bool Channel::drain() {
@@ -68,26 +86,9 @@ bool Channel::encode(wire::Writer* out) const {
   std::string unsent_bytes;
   if (!take_unsent(&unsent_bytes)) return false;
   // What is put back was counted as written before.
-  bool write_done = write_done_;
-  Tape in;
-  if (unsent() > 0 && !aborted_) {
-    const bool fin = write_done_;
-    in.restart(in_.begin() - unsent_bytes.size() - (fin ? 1 : 0));
-    if (!unsent_bytes.empty()) in.append(unsent_bytes.data(), unsent_bytes.size());
-    if (fin) in.append_mark(Mark::fin, 0);
-    write_done = false;
-  } else {
-    in.restart(in_.begin());
-  }
-  for (uint64_t at = in_.begin(); at < in_.end();) {
-    const Tape::Run run = in_.run(at, in_.size());
-    if (run.mark == Mark::none) {
-      in.append(run.data, run.size);
-    } else {
-      in.append_mark(run.mark, static_cast<uint8_t>(*run.data));
-    }
-    at += run.size;
-  }
+  const bool puts_back = unsent() > 0 && !aborted_;
+  const Tape in = puts_back ? again(in_, unsent_bytes, write_done_) : again(in_, {}, false);
+  const bool write_done = write_done_ && !puts_back;
   out->number(static_cast<uint8_t>((read_done_ ? kReadDone : 0) | (write_done ? kWriteDone : 0) |
                                    (aborted_ ? kAborted : 0)));
   out->number(told_);
@@ -114,22 +115,8 @@ bool Channel::decode(wire::Reader* in) {
 // Offsets go back by what was counted as written.
 bool Channel::put_back(std::string_view unread) {
   if (!thawed_ || fd_ || aborted_) return unread.empty();
-  const uint64_t again = unread.size() + (write_done_ ? 1 : 0);
-  if (again > in_.begin()) return false;
-  Tape in;
-  in.restart(in_.begin() - again);
-  if (!unread.empty()) in.append(unread.data(), unread.size());
-  if (write_done_) in.append_mark(Mark::fin, 0);
-  for (uint64_t at = in_.begin(); at < in_.end();) {
-    const Tape::Run run = in_.run(at, in_.size());
-    if (run.mark == Mark::none) {
-      in.append(run.data, run.size);
-    } else {
-      in.append_mark(run.mark, static_cast<uint8_t>(*run.data));
-    }
-    at += run.size;
-  }
-  in_ = std::move(in);
+  if (unread.size() + (write_done_ ? 1 : 0) > in_.begin()) return false;
+  in_ = again(in_, unread, write_done_);
   write_done_ = false;
   waits_to_write_ = in_.size() > 0;
   return true;

@@ -1,25 +1,17 @@
 #include "relay/namespace_thread.h"
 
 #include <sched.h>
-#include <signal.h>
 
 #include <cerrno>
+
+#include "sys/thread.h"
 
 namespace virt {
 
 int NamespaceThread::start() {
-  constexpr size_t kStackBytes = 256 << 10;
   if (runs_) return EBUSY;
   over_ = false;
-  pthread_attr_t attributes;
-  pthread_attr_init(&attributes);
-  pthread_attr_setstacksize(&attributes, kStackBytes);
-  sigset_t all, before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  int error = pthread_create(&id_, &attributes, enter, this);
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  pthread_attr_destroy(&attributes);
+  int error = start_thread(enter, this, &id_);
   if (error != 0) return error;
   runs_ = true;
   error = run([] { return unshare(CLONE_FS | CLONE_NEWNET) == 0 ? 0 : errno; });

@@ -6,10 +6,10 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <csignal>
 #include <cstring>
 
 #include "sys/clocks.h"
+#include "sys/thread.h"
 
 namespace virt::relay {
 namespace {
@@ -147,17 +147,8 @@ int Relay::start() {
 }
 
 int Relay::start_thread() {
-  constexpr size_t kStackBytes = 256 << 10;
-  pthread_attr_t attributes;
-  pthread_attr_init(&attributes);
-  pthread_attr_setstacksize(&attributes, kStackBytes);
-  sigset_t all, before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
   stop_ = false;
-  const int error = pthread_create(&thread_, &attributes, run_thread, this);
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  pthread_attr_destroy(&attributes);
+  const int error = virt::start_thread(run_thread, this, &thread_);
   running_ = error == 0;
   return error;
 }

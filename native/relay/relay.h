@@ -103,8 +103,8 @@ class Relay {
   // Stops the thread and gives all connections as bytes, with what lies in our sockets' queues. The programs must be stopped
   // already; bytes that one of them still has in a send queue need another call. EPERM: a program has not taken what its
   // socket was sent, and the kernel does not give it back; ENOBUFS: there is too much; ESHUTDOWN: it is over. Then, or if the
-  // capture fails otherwise, go_on().
-  int freeze(std::string* state);
+  // capture fails otherwise, go_on(). Of EPERM and ENOBUFS `cause` is the channel.
+  int freeze(std::string* state, uint32_t* cause = nullptr);
   int go_on();
   // After freeze(), when its bytes are safe: lets the holder wait for whoever goes on with them, however long that takes. False:
   // it could not be told, and waits as after a cut.

@@ -21,13 +21,17 @@ constexpr long kLookNs = 2 * kMs;
 
 }  // namespace
 
-int Relay::freeze(std::string* state) {
+int Relay::freeze(std::string* state, uint32_t* cause) {
   stop_thread();
   const std::lock_guard lock(mutex_);
   if (!started_) return EINVAL;
   if (status_.over == Over::limit_passed || status_.over == Over::replaced) return ESHUTDOWN;
+  const auto fails = [cause](uint32_t id, int error) {
+    if (cause != nullptr) *cause = id;
+    return error;
+  };
   for (const auto& [id, channel] : streams_) {
-    if (channel && seen_peer_ && !channel->drain()) return ENOBUFS;
+    if (channel && seen_peer_ && !channel->drain()) return fails(id, ENOBUFS);
   }
   for (const auto& [id, channel] : datagrams_) {
     if (channel && seen_peer_) channel->drain(scratch_.get());
@@ -41,7 +45,7 @@ int Relay::freeze(std::string* state) {
   for (const auto& [id, channel] : streams_) {
     out.number(id);
     out.number(static_cast<uint8_t>(channel && !channel->was_reset()));
-    if (channel && !channel->was_reset() && !channel->encode(&out)) return EPERM;
+    if (channel && !channel->was_reset() && !channel->encode(&out)) return fails(id, EPERM);
   }
   out.number(static_cast<uint32_t>(datagrams_.size()));
   for (const auto& [id, channel] : datagrams_) {

@@ -4,13 +4,14 @@
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import type { Recording } from "../rules/interposition.js";
 import type { Rule } from "../rules/rules.js";
+import { type Holding, holdingOf } from "./holder.js";
 import type { IsolationRecord } from "./isolation.js";
 import type { Pod } from "./pod.js";
 import type { Exit, PathRemap, PodRecord } from "./store.js";
 
 /**
  * What Pod.inspect() tells, and `virt-run inspect --json` prints. The last group of members is there while the pod runs,
- * `exit` when it does not.
+ * `exit` when it does not, and `holding` while something is held for its image.
  *
  * @example
  * const info: PodInfo = await pod.inspect();
@@ -46,6 +47,8 @@ export interface PodInfo {
   /** Path of the image it was detached to. */
   detachedTo: string | null;
   exit?: Exit;
+  /** Of a detached pod: what its init keeps for the image. */
+  holding?: Holding;
   /** virt-init, as the host sees it. */
   initPid?: number;
   /** The first program, as the pod sees it. */
@@ -156,8 +159,11 @@ export async function inspectPod(pod: Pod): Promise<PodInfo> {
     image: record.image ?? null,
     detachedTo: record.detachedTo ?? null,
   };
-  if (!pod.running)
-    return { ...base, state: (await pod.ended()).detached ? "detached" : "exited", exit: await pod.ended() };
+  if (!pod.running) {
+    const exit = await pod.ended();
+    const holding = exit.detached ? await holdingOf(record) : undefined;
+    return { ...base, state: exit.detached ? "detached" : "exited", exit, ...(holding && { holding }) };
+  }
   const { ControlConnection } = await import("../control/connection.js");
   const connection = ControlConnection.connect(record.socket);
   try {

@@ -290,7 +290,7 @@ export class Pod extends EventEmitter<PodEvents> implements AsyncDisposable {
   /**
    * Everything there is to know, as `virt-run inspect --json` prints it, read from /proc (proc(5)) without stopping the
    * pod: what launched it, its processes with their pid in the pod and on the host, threads, resident memory in bytes, and
-   * descriptors. Of a pod that has ended: how. Errors: ERR_POD_GONE if it ends just now, ERR_POD_VERSION.
+   * descriptors. Of a pod that has ended: how, and what is held for its image. Errors: ERR_POD_GONE if it ends just now, ERR_POD_VERSION.
    *
    * @example
    * const { state, processes } = await pod.inspect();

@@ -34,7 +34,7 @@ import { aborted, type Progress, watch } from "./job.js";
 import { attachPatient, claimName, interpositionOf, pathRemaps } from "./launch.js";
 import { Pod } from "./pod.js";
 import { discardPod, newPod, type PathRemap, type PodRecord, saveRecord } from "./store.js";
-import { type Far, type HeldPlan, planHeld } from "./taken.js";
+import { type Far, type HeldPlan, type HeldSocket, planHeld, takenOver } from "./taken.js";
 
 /**
  * What reattach() and planReattach() may be told; everything has a default.
@@ -100,6 +100,8 @@ export interface ReattachPlan {
   processes: { pid: number; threads: number; command: string; mappings: number; fds: number; memoryBytes: number }[];
   /** How many handles there are of each kind. */
   handles: Record<string, number>;
+  /** Sockets that live on, and who holds them: "here", or the address of a holder on another host. `pid` and `fd`: one of their users. */
+  held: HeldSocket[];
   /** Memory in the image, shared and private, in bytes. */
   memoryBytes: number;
   /** What becomes of the files it carries, by path. */
@@ -170,19 +172,20 @@ export async function checkHere(image: Manifest, options: ReattachOptions) {
   const leadsToIt = (path: string) =>
     !placement.overlays.some(({ at }) => path.startsWith(at === "/" ? at : `${at}/`)) &&
     (lstatSync(translatePath(remaps, path), { throwIfNoEntry: false })?.isSocket() ?? false);
-  const { manifest, taken, far, blockers: lost, notes } = await planHeld(image, adapted.manifest, options, leadsToIt);
+  const plan = await planHeld(image, adapted.manifest, options, leadsToIt);
+  const { manifest, taken, far, blockers: lost, notes } = plan;
   const blockers = [
     ...lost,
     ...(await checkImage(manifest, { remaps, allowChanged: options.allowChanged ?? [], placement })),
     ...checkTargets(adapted, remaps, placement.provides),
   ];
-  return { ...adapted, manifest, taken, far, notes, placement, blockers };
+  return { ...adapted, manifest, taken, far, held: takenOver(plan), notes, placement, blockers };
 }
 
 async function prepare(nameOrImage: string | Image, options: ReattachOptions) {
   const image = typeof nameOrImage === "string" ? await openImage(nameOrImage) : nameOrImage;
   await checkParts(image);
-  const { blockers, manifest, taken, far, notes, given, remaps, placement, interposition } = await checkHere(
+  const { blockers, manifest, taken, far, held, notes, given, remaps, placement, interposition } = await checkHere(
     image.manifest,
     options,
   );
@@ -208,7 +211,7 @@ async function prepare(nameOrImage: string | Image, options: ReattachOptions) {
     );
   }
   const interposed = nativeInterposition(interposition);
-  const plan = describePlan(image, remaps, placement, options);
+  const plan = { ...describePlan(image, remaps, placement, options), held };
   return { image, manifest, taken, far, notes, given, remaps, placement, interposition, interposed, plan };
 }
 
@@ -221,7 +224,7 @@ function planOf(manifest: Manifest): TreePlan {
   }
 }
 
-function describePlan(image: Image, remaps: PathRemap[], placement: Placement, options: ReattachOptions): ReattachPlan {
+function describePlan(image: Image, remaps: PathRemap[], placement: Placement, options: ReattachOptions) {
   const { manifest } = image;
   const handles: Record<string, number> = {};
   for (const h of manifest.handles) handles[h.kind] = (handles[h.kind] ?? 0) + 1;

@@ -41,6 +41,19 @@ export interface HeldPlan {
   notes: string[];
 }
 
+/** A socket that a reattach takes over from who holds it. */
+export interface HeldSocket {
+  /** Of a handle. */
+  kind: string;
+  /** Its peer; its own address, if it has none. */
+  socket: string;
+  /** "here", or where its holder on another host is reached: "10.0.0.1:7000", "[fd00::1]:7000". */
+  from: string;
+  /** Of the first program that has it; not of one that is only in a queue. */
+  pid?: number;
+  fd?: number;
+}
+
 /**
  * What of an image its holder still has; for the rest, what becomes of it by `tcp`. `image` is the manifest as it was written:
  * a listening socket that is to be elsewhere here, or whose path does not lead to it any more (`leadsToIt`), is not the one that
@@ -82,13 +95,13 @@ export async function planHeld(
     }
   }
   const blockers: Blocker[] = [];
-  if (local?.forwarding !== undefined && wanted) blockers.push(goneOn(local));
+  if (local?.forwarding !== undefined && wanted) blockers.push(goneOn(manifest, local, held.filter(isConnection)));
   const reached: Far[] = [];
   for (const f of far) {
     for (const [id] of f.sockets) kept.add(id);
     const failure = await canReach(f.address, f.port);
     if (failure === undefined) reached.push(f);
-    else if (f.sockets.length > 0) blockers.push(unreachable(f, failure)); // else it only had to hear of us
+    else if (f.sockets.length > 0) blockers.push(unreachable(manifest, f, failure)); // else it only had to hear of us
   }
   const lost = planLost(manifest, options.tcp, kept);
   return { ...lost, taken, far: reached, blockers: [...blockers, ...lost.blockers] };
@@ -102,12 +115,13 @@ function portOf(address: string, { reach }: NonNullable<Manifest["holder"]>): nu
   });
 }
 
-function goneOn(holding: Holding): Blocker {
+function goneOn(m: Manifest, holding: Holding, sockets: readonly SocketRecord[]): Blocker {
   const n = holding.connections + holding.datagrams;
   return {
     code: "ERR_CONNECTION",
-    message: `the pod of this image runs on another host, with its ${n} ${n === 1 ? "connection" : "connections"}`,
+    message: `the pod of this image runs on another host, with its ${n} ${n === 1 ? "connection" : "connections"}${named(m, sockets)}`,
     hint: "detach it there, or make one without them with --tcp close",
+    ...firstUse(m, sockets),
   };
 }
 
@@ -115,16 +129,58 @@ function isConnection(h: SocketRecord): boolean {
   return h.state === "connected" || h.state === "outside";
 }
 
-function unreachable(far: Far, failure: string): Blocker {
-  const { sockets } = far;
+function unreachable(m: Manifest, far: Far, failure: string): Blocker {
+  const sockets = far.sockets.flatMap(([id]) => m.handles[id] ?? []).filter(isSocket);
   const where = showAddress(far);
   const what = `${sockets.length} ${sockets.length === 1 ? "connection" : "connections"}`;
   return {
     code: "ERR_CONNECTION",
-    message: `the holder of ${what} is not reached at ${where} (${failure})`,
+    message: `the holder of ${what} is not reached at ${where} (${failure})${named(m, sockets)}`,
     path: where,
     hint: "say where it is reached from here with --holder ADDRESS:PORT, or give the connections up with --tcp close",
+    ...firstUse(m, sockets),
   };
+}
+
+/** Where a program has a socket; nothing of one that is only in a queue. */
+function useOf(m: Manifest, { id }: SocketRecord): { pid: number; fd: number } | undefined {
+  for (const p of m.processes) {
+    const entry = isLiving(p) ? p.fds.find(([, handle]) => handle === id) : undefined;
+    if (entry) return { pid: p.pid, fd: entry[0] };
+  }
+  return undefined;
+}
+
+/** The first of them that a program has, as a Blocker names it. */
+function firstUse(m: Manifest, sockets: readonly SocketRecord[]): Partial<Blocker> {
+  for (const h of sockets) {
+    const use = useOf(m, h);
+    if (use) return { kind: h.kind, ...use };
+  }
+  return {};
+}
+
+/** ": 10.0.0.9:80 (pid 2, fd 5), …". */
+function named(m: Manifest, sockets: readonly SocketRecord[]): string {
+  const most = 4;
+  if (sockets.length === 0) return "";
+  const shown = sockets.slice(0, most).map((h) => {
+    const use = useOf(m, h);
+    return `${shownSocket(h)}${use ? ` (pid ${use.pid}, fd ${use.fd})` : ""}`;
+  });
+  return `: ${shown.join(", ")}${sockets.length > most ? ", …" : ""}`;
+}
+
+/** What a plan says of the sockets that are taken over. @internal */
+export function takenOver({ manifest, taken, far }: HeldPlan): HeldSocket[] {
+  const ids = [
+    ...(taken?.ids ?? []).map((id) => ({ id, from: "here" })),
+    ...far.flatMap((f) => f.sockets.map(([id]) => ({ id, from: showAddress(f) }))),
+  ];
+  return ids.flatMap(({ id, from }) => {
+    const h = manifest.handles[id];
+    return h && isSocket(h) ? [{ kind: h.kind, socket: shownSocket(h), from, ...useOf(manifest, h) }] : [];
+  });
 }
 
 /** Has two ends that are known, or may be sent to by anybody. */
@@ -190,15 +246,12 @@ function shownSocket(h: SocketRecord): string {
 }
 
 function lost(m: Manifest, h: SocketRecord): Blocker {
-  const user = m.processes.find((p) => isLiving(p) && p.fds.some(([, id]) => id === h.id));
-  const fd = user && isLiving(user) ? user.fds.find(([, id]) => id === h.id)?.[0] : undefined;
   return {
     code: "ERR_CONNECTION",
     message: `nobody holds the connection to ${shownSocket(h)} any more`,
     kind: h.kind,
     path: shownSocket(h),
     hint: "let the program find it reset with --tcp close, or dial again with --tcp reconnect",
-    ...(user ? { pid: user.pid } : {}),
-    ...(fd === undefined ? {} : { fd }),
+    ...useOf(m, h),
   };
 }

@@ -2,6 +2,7 @@ import type { Command } from "commander";
 import { VirtError } from "../../errors.js";
 import { openImage } from "../../image/image.js";
 import { isLiving } from "../../image/manifest.js";
+import { describeHolding, type Holding } from "../../pod/holder.js";
 import type { PodInfo } from "../../pod/inspect.js";
 import type { IsolationRecord } from "../../pod/isolation.js";
 import { podFromRecord } from "../../pod/pod.js";
@@ -41,10 +42,7 @@ function isPod(name: string): boolean {
 function describePod(info: PodInfo): string {
   const lines = Object.entries(info)
     .filter(([key, value]) => !["schemaVersion", "processes"].includes(key) && value !== null)
-    .map(
-      ([key, value]) =>
-        `${key.padEnd(12)} ${key === "command" ? formatCommand(value as string[], 200) : typeof value === "object" ? JSON.stringify(value) : String(value)}`,
-    );
+    .map(([key, value]) => `${key.padEnd(12)} ${describeMember(key, value)}`);
   const processes = info.processes ?? [];
   if (processes.length > 0) {
     lines.push("", processTable(processes));
@@ -52,6 +50,12 @@ function describePod(info: PodInfo): string {
       lines.push("", `pid ${p.pid}:`, ...p.fds.map(({ fd, target }) => `  fd ${String(fd).padEnd(4)} ${target}`));
   }
   return `${lines.join("\n")}\n`;
+}
+
+function describeMember(key: string, value: unknown): string {
+  if (key === "command") return formatCommand(value as string[], 200);
+  if (key === "holding") return describeHolding(value as Holding);
+  return typeof value === "object" ? JSON.stringify(value) : String(value);
 }
 
 async function inspectImage(name: string, json: boolean): Promise<void> {

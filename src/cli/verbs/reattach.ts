@@ -128,11 +128,17 @@ function describePlan(plan: Awaited<ReturnType<typeof planReattach>>): string {
     `  handles  ${Object.entries(plan.handles)
       .map(([kind, n]) => `${n} ${kind}`)
       .join(", ")}`,
+    ...plan.held.map(describeTaken),
     `  memory   ${formatBytes(plan.memoryBytes)}`,
     ...describeFiles(plan.files),
     `  tree     ${plan.tree.steps.map((s) => (s.op === "fork" ? `fork ${s.pid} by ${s.by === 0 ? "the seed" : s.by}` : `${s.op} ${s.pid}`)).join(", ")}`,
   ];
   return `${lines.join("\n")}\n`;
+}
+
+function describeTaken({ kind, socket, from, pid, fd }: ReattachPlan["held"][number]): string {
+  const use = pid === undefined ? "" : ` (pid ${pid}, fd ${fd})`;
+  return `  held     ${kind} ${printable(socket)}${use}: taken ${from === "here" ? "from its holder here" : `over from its holder at ${from}`}`;
 }
 
 function describeFiles(files: ReattachPlan["files"]): string[] {
