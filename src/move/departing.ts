@@ -68,7 +68,14 @@ export class Departing implements SourcePod {
     this.#totalBytes = this.#capture.progress().totalBytes;
     const draft = await describeImage(this.pod, withoutPages(survey), "detach");
     return {
-      manifest: encodeDraft(stringifyManifest({ ...draft, parts: [{ name: "pages.sum", sizeBytes: 0, sha256: "0".repeat(64) }], ...this.#promised(examined) }), this.arrival),
+      manifest: encodeDraft(
+        stringifyManifest({
+          ...draft,
+          parts: [{ name: "pages.sum", sizeBytes: 0, sha256: "0".repeat(64) }],
+          ...this.#promised(examined),
+        }),
+        this.arrival,
+      ),
       blockers: examined.blockers,
       totalBytes: this.#totalBytes,
     };
@@ -109,7 +116,7 @@ export class Departing implements SourcePod {
   }
 
   async release(): Promise<void> {
-    saveRecord({ ...this.pod.record, movedTo: { target: this.target } });
+    saveRecord({ ...this.pod.record, movedTo: { target: this.target, settled: false } });
     const ended = this.pod.ended();
     await this.#capture.release();
     await ended;
