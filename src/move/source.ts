@@ -134,7 +134,7 @@ class Departure {
       if (options.live ?? true) await this.#copy();
       this.#tell({ phase: "stop" });
       stoppedAt = talk.now;
-      await talk.transfer(pod.stop(this.wire));
+      await talk.during(pod.stop(this.wire));
       this.#tell({ phase: "prepare" });
       this.#prepareSent = true;
       await talk.send({ type: "prepare", ...this.#about });
@@ -191,7 +191,7 @@ class Departure {
     const rounds: CopyRound[] = [];
     for (;;) {
       this.#tell({ phase: "copy", round: rounds.length + 1 });
-      const round = await this.talk.transfer(this.pod.copy(this.wire));
+      const round = await this.talk.during(this.pod.copy(this.wire));
       rounds.push(round);
       const { sentBytes, dirtyBytes } = round;
       const { next, bytesPerSecond, expectedStopMs } = judgeRounds(rounds, { downtimeMs, fixedMs, mostRounds });
