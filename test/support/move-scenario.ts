@@ -7,7 +7,8 @@ import { Ledger } from "../../src/move/ledger.js";
 import { settleMove } from "../../src/move/settle.js";
 import { moveAway } from "../../src/move/source.js";
 import { receiveMove, sweepMoves } from "../../src/move/target.js";
-import { Connection, type Fault, modelFate, modelSource, modelTarget, Process, World } from "./move-world.js";
+import { modelFate, modelSource, modelTarget } from "./move-pods.js";
+import { Connection, type Fault, Process, World } from "./move-world.js";
 import { Random } from "./random.js";
 
 const silenceMs = 1000;
