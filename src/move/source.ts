@@ -215,6 +215,7 @@ class Departure {
     const attempt = (work: Promise<unknown>) => work.catch((e: unknown) => void attached.push(toVirtError(e).message));
     // If writing "committing" failed the note may say it all the same: that the pod is alive proves it wrong.
     if (this.#note.state === "committing") await attempt(this.#write("offered"));
+    if (cause.code === "ERR_POD_GONE") return cause;
     await attempt(pod.thaw());
     const hint =
       this.#offered && !(await this.#withdraw(cause))

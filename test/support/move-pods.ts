@@ -19,6 +19,8 @@ export function modelSource(process: Process, copy: Copy, epoch: number): Source
     epoch,
     track: () =>
       process.step("track", async () => {
+        await settled(world, copy);
+        if (copy.state === "gone") throw new VirtError("ERR_POD_GONE", "the pod has ended");
         await world.sleep(5);
         return { manifest: "{}", blockers: [], totalBytes: 1 << 22 };
       }),

@@ -9,7 +9,7 @@ import type { Random } from "./random.js";
 
 /** Something that goes wrong at one step of a process, or one message. */
 export type Fault =
-  | { kind: "kill-before" | "kill-after" | "fail-before" | "fail-after" | "abort"; step: number }
+  | { kind: "kill-before" | "kill-during" | "kill-after" | "fail-before" | "fail-after" | "abort"; step: number }
   | { kind: "cut-before" | "cut-after" | "hang" | "double" | "echo"; message: number }
   | { kind: "late"; message: number; ms: number };
 
@@ -152,6 +152,7 @@ export class Process {
     if (fault?.kind === "abort") this.abort.abort();
     if (fault?.kind === "kill-before") return this.die();
     if (fault?.kind === "fail-before") throw new VirtError("ERR_SYSCALL", "input/output error", { errnoName: "EIO" });
+    if (fault?.kind === "kill-during") world.after(1, () => this.alive && this.exit());
     const value = await f();
     if (!this.alive) return never;
     if (fault?.kind === "kill-after") return this.die();
