@@ -91,6 +91,7 @@ export async function moveAway(pod: SourcePod, wire: MoveWire, options: MoveAway
 
 /** One move, from the source's side. */
 class Departure {
+  #touched = false;
   #offered = false;
   /** The target may have an image that this side has not heard of. */
   #prepareSent = false;
@@ -163,6 +164,7 @@ class Departure {
   async #offer(): Promise<void> {
     const { talk, pod } = this;
     this.#tell({ phase: "track" });
+    this.#touched = true;
     const draft = await talk.during(pod.track());
     if (draft.blockers.length > 0) {
       throw new VirtError("ERR_MOVE_REFUSED", `the pod ${pod.name} cannot be moved: see what stands in the way`, {
@@ -215,7 +217,8 @@ class Departure {
     const attempt = (work: Promise<unknown>) => work.catch((e: unknown) => void attached.push(toVirtError(e).message));
     // If writing "committing" failed the note may say it all the same: that the pod is alive proves it wrong.
     if (this.#note.state === "committing") await attempt(this.#write("offered"));
-    if (cause.code === "ERR_POD_GONE") return cause;
+    // Before its lock is taken nobody knows whether init was told to end it.
+    if (!this.#touched || cause.code === "ERR_POD_GONE") return cause;
     await attempt(pod.thaw());
     const hint =
       this.#offered && !(await this.#withdraw(cause))

@@ -75,6 +75,7 @@ class Scenario {
     const { world, options } = this;
     const source = new Process(world, `${verb} ${world.processes.length}`, "a");
     let outcome: string | undefined;
+    let message = "";
     const copy = world.copy("a00000000000");
     const common = { ledger: new Ledger(source.store), clock: source.clock, silenceMs };
     const work: Promise<string> =
@@ -96,6 +97,7 @@ class Scenario {
       (end) => (outcome = end),
       (e: VirtError) => {
         world.log(`${source.name} fails: ${e.message} (${e.code})`);
+        message = e.message;
         outcome = e instanceof VirtError ? e.code : String((e as Error).stack);
         if (e.message.includes("is lost: it was given up")) world.broken = "a pod was lost";
       },
@@ -109,14 +111,9 @@ class Scenario {
     if (end === "ERR_BUG") throw new Error("a bug");
     if (end === "moved" && world.runningAt("b") !== 1) throw new Error("it said that the pod is there");
     if (end === "abandoned" && world.runningAt("a") !== 1) throw new Error("it said that the pod is here");
-    const saysItRuns = verb === "move" && end.startsWith("ERR_") && end !== "ERR_MOVE_IN_DOUBT";
-    if (
-      saysItRuns &&
-      !["ERR_POD_BUSY", "ERR_POD_GONE"].includes(end) &&
-      world.runningAt("a") !== 1 &&
-      !this.#thawFailed()
-    )
+    if (message.includes("runs on here") && world.runningAt("a") !== 1 && !this.#thawFailed())
       throw new Error(`it said that the pod runs on (${end})`);
+    if (end === "ERR_ABORTED" && verb === "move" && world.runningAt("a") !== 1) throw new Error("aborted, and gone");
     if (source.alive) source.exit();
     return end;
   }
