@@ -85,6 +85,7 @@ export class Conversation {
    */
   async during<T>(work: Promise<T>, interruptible = true): Promise<T> {
     if (!interruptible) return await work;
+    work.catch(() => {}); // if something else ends the wait
     const word = this.#peekThatSays().then((message): never => {
       if (message.type === "failed") throw failure(message);
       throw new Interruption(message);

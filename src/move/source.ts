@@ -137,12 +137,8 @@ class Departure {
       if (options.live ?? true) await this.#copy();
       this.#tell({ phase: "stop" });
       stoppedAt = talk.now;
-<<<<<<< HEAD
-      await talk.transfer(pod.stop(this.wire, this.#wanted));
-=======
-      await talk.during(pod.stop(this.wire));
->>>>>>> m2pc
-      this.#tell(phase: "prepare" );
+      await talk.during(pod.stop(this.wire, this.#wanted));
+      this.#tell({ phase: "prepare" });
       this.#prepareSent = true;
       await talk.send({ type: "prepare", ...this.#about });
       const answer = await talk.expect(["prepared", "refuse"], this.#about, options.prepareMs ?? 600_000);
