@@ -63,7 +63,6 @@ export async function openSsh(target: SshTarget, options: OpenOptions = {}): Pro
   });
   let closing = false;
   const failure = ended(child).then(() => {
-    fds.close();
     if (closing) return undefined;
     return explainSsh({ code: child.exitCode, signal: child.signalCode, said: said.toString() }, target, remoteCommand);
   });
