@@ -17,6 +17,7 @@ export function modelSource(process: Process, copy: Copy, epoch: number): Source
     name: "pod",
     lineage: "a00000000000",
     epoch,
+    met: () => {},
     track: () =>
       process.step("track", async () => {
         await settled(world, copy);
