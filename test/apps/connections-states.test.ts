@@ -9,7 +9,7 @@ import { freePort, leaveNothing, sources } from "../support/apps.js";
 import type { Running } from "../support/cli.js";
 import { sandbox } from "../support/env.js";
 import { needs } from "../support/packages.js";
-import { loggedBy, type Place, place, type Traveller } from "../support/places.js";
+import { atEach, loggedBy, type Place, type Traveller } from "../support/places.js";
 import { until } from "../support/pods.js";
 
 leaveNothing(t);
@@ -72,8 +72,7 @@ async function behave(at: Place, name: string, address: string, port: string, le
 }
 
 for (const kind of ["TCP", "IPv6", "unix"]) {
-  t.test(kind, async (t) => {
-    const at = await place(t);
+  atEach(["here"], kind, async (t, at) => {
     for (const name of names) {
       if (kind === "unix" && notUnix.has(name)) continue;
       for (const leaves of kind === "TCP" ? [false, true] : [true]) {

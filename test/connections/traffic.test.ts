@@ -8,21 +8,9 @@ import { Actor } from "../support/actor.js";
 import { leaveNothing } from "../support/apps.js";
 import type { Host } from "../support/hosts.js";
 import { until } from "../support/pods.js";
-import { families, ipv4, join, pidsOf, speak, stage } from "../support/stage.js";
+import { families, ipv4, isStuck, join, pidsOf, speak, stage } from "../support/stage.js";
 
 leaveNothing(t);
-
-/** Waits until an actor's threads get no further. */
-async function isStuck(actor: Actor): Promise<void> {
-  let before = "";
-  let same = 0;
-  await until(`${actor.name} to be stuck`, async () => {
-    const now = JSON.stringify(await actor.do("progress"));
-    same = now === before && now !== "{}" ? same + 1 : 0;
-    before = now;
-    return same > 20;
-  });
-}
 
 for (const f of families) {
   t.test(`${f.family}: both queues full, both sides blocked in write`, async (t) => {
