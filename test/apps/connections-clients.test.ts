@@ -53,7 +53,7 @@ atEach(["here", "on"], "curl with a download of 1 GiB", async (t, at) => {
 
 atEach(["here", "back"], "an ssh session", async (t, at) => {
   const port = String(await freePort());
-  const directory = join(sandbox, "ssh");
+  const directory = join(at.directory, "ssh");
   mkdirSync(directory, { mode: 0o700 });
   const inside = (name: string) => join(directory, name);
   for (const key of ["host", "user"]) run(needs("ssh-keygen"), ["-q", "-t", "ed25519", "-N", "", "-f", inside(key)]);
@@ -124,9 +124,10 @@ atEach(["here", "on"], "Node's HTTP client with a keep-alive agent", async (t, a
   await server.ended;
 });
 
+t.before(() => run(needs("javac"), ["-J-XX:-UsePerfData", "-d", sandbox, join(sources, "java", "Count.java")]));
+
 atEach(["here", "back"], "Java, on one connection", async (t, at) => {
   const port = String(await freePort());
-  run(needs("javac"), ["-J-XX:-UsePerfData", "-d", sandbox, join(sources, "java", "Count.java")]);
   const server = await serve(at.outside, "count.mjs", "serve", at.others, port);
   const words = ["-XX:-UsePerfData", "-Xmx64m", "-Djava.net.preferIPv4Stack=true", "-cp", sandbox, "Count"];
   const pod = await at.launch(needs("java"), [...words, at.others, port]);
@@ -137,7 +138,7 @@ atEach(["here", "back"], "Java, on one connection", async (t, at) => {
 });
 
 atEach(["here", "back"], "a unix socket", async (t, at) => {
-  const path = join(sandbox, "count.sock");
+  const path = join(at.directory, "count.sock");
   const server = await serve(at.beside, "count.mjs", "serve", path);
   const pod = await at.launch(node, [script("count.mjs"), "call", path]);
   const { connections, count, longestMs } = await goesOnWith(at, pod, server);
@@ -148,7 +149,9 @@ atEach(["here", "back"], "a unix socket", async (t, at) => {
 atEach(["here", "on"], "UDP, 60 times a second both ways", async (t, at) => {
   const port = String(await freePort());
   const server = await serve(at.outside, "count.mjs", "udp", "serve", at.others, port);
-  const pod = await at.launch(node, [script("count.mjs"), "udp", "call", at.others, port]);
+  // What waits unread in its queue when it leaves a host where it was not at first is lost, as UDP may lose (docs/connections.md).
+  const gaps = at.where === "here" ? 0 : at.cycles - 1;
+  const pod = await at.launch(node, [script("count.mjs"), "udp", "call", at.others, port, String(gaps)]);
   const log = async () => countIn(await pod.logs());
   const more = async () => {
     const from = await log();
@@ -157,7 +160,7 @@ atEach(["here", "on"], "UDP, 60 times a second both ways", async (t, at) => {
   };
   await more();
   await cycles(at, pod, more);
-  t.notMatch(await pod.logs(), /WRONG/, "the pod has every number");
+  t.notMatch(await pod.logs(), /WRONG/, "the pod has every number, in order");
   await pod.kill("SIGKILL");
   await pod.ended();
   const { got, longestMs } = await account(server);
@@ -166,7 +169,7 @@ atEach(["here", "on"], "UDP, 60 times a second both ways", async (t, at) => {
 
 atEach(["here", "on"], "psql in the pod, over TCP and a unix socket", async (t, at) => {
   const port = String(await freePort());
-  const directory = join(sandbox, "pg");
+  const directory = join(at.directory, "pg");
   const data = join(directory, "data");
   mkdirSync(directory, { mode: 0o755 });
   const asUser = isRoot ? [needs("setpriv"), "--reuid=65534", "--regid=65534", "--clear-groups", "--"] : [];
@@ -183,7 +186,7 @@ atEach(["here", "on"], "psql in the pod, over TCP and a unix socket", async (t, 
   const server = at.beside(command, args, { cwd: directory, env });
   await until({ toString: () => server.said.err }, () => server.said.err.includes("ready to accept connections"));
   for (const host of [at.pods, directory]) {
-    const stop = join(sandbox, `stop-${host.length}`);
+    const stop = join(at.directory, `stop-${host.length}`);
     const psql = [
       needs("psql"),
       "-h",

@@ -6,7 +6,6 @@ import { join } from "node:path";
 import t from "tap";
 import { freePort, leaveNothing, linesWith, sources } from "../support/apps.js";
 import type { Running } from "../support/cli.js";
-import { sandbox } from "../support/env.js";
 import { needs } from "../support/packages.js";
 import { atEach, cycles, loggedBy } from "../support/places.js";
 import { until } from "../support/pods.js";
@@ -70,7 +69,7 @@ atEach(["here", "back"], "5000 connections", async (t, at) => {
 
 for (const kind of ["TCP", "unix"]) {
   atEach(["here"], `clients that come while it is away: ${kind}`, async (t, at) => {
-    const words = kind === "TCP" ? [at.pods, String(await freePort())] : [join(sandbox, "backlog.sock")];
+    const words = kind === "TCP" ? [at.pods, String(await freePort())] : [join(at.directory, "backlog.sock")];
     const pod = await at.launch(needs("python3"), [script("backlog.py"), ...words]);
     await loggedBy(pod, "listening");
     const knock = (word: string) => at.outside(node, [script("knock.mjs"), word, ...words]);

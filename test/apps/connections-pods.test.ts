@@ -6,7 +6,6 @@ import { join } from "node:path";
 import t from "tap";
 import { reattach } from "virt-run";
 import { freePort, leaveNothing, run, sources } from "../support/apps.js";
-import { sandbox } from "../support/env.js";
 import { needs } from "../support/packages.js";
 import { account, atEach, countIn, cycles, goesOn, loggedBy, type Traveller } from "../support/places.js";
 import { imageName, start, until } from "../support/pods.js";
@@ -28,7 +27,7 @@ async function counts(pod: Traveller, more = 20): Promise<void> {
 
 for (const kind of ["TCP", "unix"]) {
   atEach(["here"], `two pods that are connected: ${kind}`, async (t, at) => {
-    const words = kind === "TCP" ? [at.pods, String(await freePort())] : [join(sandbox, "between.sock")];
+    const words = kind === "TCP" ? [at.pods, String(await freePort())] : [join(at.directory, "between.sock")];
     const server = await at.launch(node, [script("count.mjs"), "serve", ...words]);
     await loggedBy(server, "listening");
     const client = await at.launch(node, [script("count.mjs"), "call", ...words]);
@@ -66,9 +65,9 @@ atEach(["here"], "a reattach that fails", async (t, at) => {
   const port = String(await freePort());
   const server = at.outside(node, [script("count.mjs"), "serve", at.others, port]);
   await until("a server", () => server.said.out.includes("listening"));
-  const program = join(sandbox, "client.mjs");
+  const program = join(at.directory, "client.mjs");
   run("/bin/cp", [script("count.mjs"), program]);
-  run("/bin/cp", [script("report.mjs"), join(sandbox, "report.mjs")]);
+  run("/bin/cp", [script("report.mjs"), join(at.directory, "report.mjs")]);
   const pod = await start(node, [program, "call", at.others, port]);
   await goesOn(server, 20);
   const image = await pod.detach({ image: imageName() });

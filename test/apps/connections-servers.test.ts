@@ -44,7 +44,7 @@ atEach(["here", "back"], "redis with a client that pipelines, and redis-cli", as
 
 atEach(["here", "on"], "PostgreSQL with psql outside, in a transaction", async (t, at) => {
   const port = String(await freePort());
-  const directory = join(sandbox, "pg");
+  const directory = join(at.directory, "pg");
   const data = join(directory, "data");
   mkdirSync(directory, { mode: 0o700 });
   const asUser = isRoot ? [needs("setpriv"), `--reuid=${nobody}`, `--regid=${nobody}`, "--clear-groups", "--"] : [];
@@ -57,7 +57,7 @@ atEach(["here", "on"], "PostgreSQL with psql outside, in a transaction", async (
   const [init, ...initArgs] = words(needs("initdb"), "-D", data, "-U", "tester", "-A", "trust", "--no-sync");
   run(init, initArgs, { cwd: directory, env });
   writeFileSync(join(data, "pg_hba.conf"), "host all all 0.0.0.0/0 trust\n");
-  const [command, ...args] = words(needs("postgres"), "-D", data, "-k", directory, "-p", port);
+  const [command, ...args] = words(needs("postgres"), "-D", data, "-k", at.own, "-p", port);
   const pod = await at.launch(command, [...args, "-c", `listen_addresses=${at.any}`], { cwd: directory, env });
   await loggedBy(pod, "ready to accept connections");
 
@@ -99,7 +99,7 @@ atEach(["here", "on"], "PostgreSQL with psql outside, in a transaction", async (
 
 atEach(["here", "back"], "nginx under 200 connections of wrk", async (t, at) => {
   const port = await freePort();
-  const directory = join(sandbox, "nginx");
+  const directory = join(at.directory, "nginx");
   mkdirSync(join(directory, "pages"), { recursive: true });
   if (isRoot) for (const path of [sandbox, directory]) chmodSync(path, 0o711);
   const own = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map((what) => `${what}_temp_path ${what};`);
@@ -131,7 +131,7 @@ atEach(["here", "back"], "nginx under 200 connections of wrk", async (t, at) => 
     const code = (await asks()).code;
     if (code !== 0) throw new Error(`curl: ${code}`);
   });
-  wrk.child.kill("SIGINT");
+  await at.interrupt(wrk, "wrk");
   const { out } = await wrk.ended;
   t.match(out, /\d{3,} requests in/);
   t.notMatch(out, /Socket errors|Non-2xx/, "no request failed");

@@ -59,13 +59,16 @@ atEach(["here", "on"], "WebSockets", async (t, at) => {
   await pod.ended();
 });
 
-atEach(["here", "back"], "Go with 100 keep-alive connections", async (t, at) => {
-  const port = String(await freePort());
-  const program = join(sandbox, "serve");
+const program = join(sandbox, "serve");
+t.before(() =>
   run(needs("go"), ["build", "-o", program, join(sources, "go", "serve.go")], {
     cwd: sandbox,
     env: { PATH: process.env["PATH"], HOME: sandbox, GOCACHE: join(sandbox, "go-cache"), CGO_ENABLED: "0" },
-  });
+  }),
+);
+
+atEach(["here", "back"], "Go with 100 keep-alive connections", async (t, at) => {
+  const port = String(await freePort());
   const pod = await at.launch(program, [`${at.any}:${port}`]);
   await loggedBy(pod, "listening");
   const caller = at.outside(node, [script("keep-alive.mjs"), "call", at.pods, port, "100"]);

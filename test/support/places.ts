@@ -4,6 +4,7 @@
  * once and run at each of these places; PLACE=here, PLACE=back or PLACE=on chooses one.
  */
 import type { SpawnOptions } from "node:child_process";
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import t, { type Test } from "tap";
 import type { LaunchOptions, Pod } from "virt-run";
@@ -38,6 +39,10 @@ export interface Traveller {
 
 export interface Place {
   where: Where;
+  /** Empty, for this test alone, and the same on all hosts. */
+  directory: string;
+  /** The same, but each host has one of its own under this name. */
+  own: string;
   /** How often a pod leaves and comes back. */
   cycles: number;
   /** What the pod's servers bind: they find it wherever they come back. */
@@ -52,6 +57,8 @@ export interface Place {
   outside(command: string, args: readonly string[], options?: SpawnOptions): Running;
   /** The same where the pod begins: there its unix sockets are found, and its address is `pods`. */
   beside(command: string, args: readonly string[], options?: SpawnOptions): Running;
+  /** Ends a program outside by SIGINT, for it may have something to say; `name` is its own. */
+  interrupt(what: Running, name: string): Promise<void>;
 }
 
 class Here implements Traveller {
@@ -82,7 +89,9 @@ class Here implements Traveller {
   ended = async () => (await this.#pod.ended()).code;
 }
 
-const here: Place = {
+type Kind = Omit<Place, "directory" | "own">;
+
+const here: Kind = {
   where: "here",
   cycles: 5,
   any: "127.0.0.1",
@@ -92,6 +101,7 @@ const here: Place = {
   launch: async (command, args, options) => new Here(await start(command, [...args], options)),
   outside: running,
   beside: running,
+  interrupt: async ({ child }) => void child.kill("SIGINT"),
 };
 
 /** Goes from host to host, round and round; others reach what one of them holds at its address. */
@@ -116,7 +126,11 @@ class Mover implements Traveller {
   }
 
   address = () => this.#host.address;
-  logs = () => this.#say("logs", this.#id);
+
+  /** Read where it is written: tests ask for it again and again. */
+  async logs(): Promise<string> {
+    return readFileSync(join(this.#host.disk, "state", "virt-run", "pods", this.#id, "log"), "utf8");
+  }
 
   async detach(): Promise<void> {
     await this.#say("detach", this.#id, "-o", this.#image, "--hold-at", this.#host.address);
@@ -133,7 +147,7 @@ class Mover implements Traveller {
   ended = async () => (await this.#host.virtRun(["wait", this.#id])).code;
 }
 
-async function elsewhere(where: Where, a: Host, b: Host, c: Host): Promise<Place> {
+async function elsewhere(where: Where, a: Host, b: Host, c: Host): Promise<Kind> {
   const launch: Place["launch"] = async (command, args, options = {}) => {
     const env = Object.entries(options.env ?? {}).flatMap(([key, value]) => ["-e", `${key}=${value}`]);
     const words = ["run", "-d", ...env, "-w", options.cwd ?? sandbox, "--", command, ...args];
@@ -149,6 +163,7 @@ async function elsewhere(where: Where, a: Host, b: Host, c: Host): Promise<Place
     launch,
     outside: c.start,
     beside: a.start,
+    interrupt: async (_, name) => void (await c.run("kill", ["-INT", ...(await pidsOf(c, name)).map(String)])),
   };
 }
 
@@ -177,7 +192,16 @@ async function atPlace(t: Test, where: Where, body: (t: Test, at: Place) => Prom
       started.push(one);
       return one;
     };
-  await body(t, { ...at, outside: counted(at.outside), beside: counted(at.beside) });
+  const directory = mkdtempSync(join(sandbox, "at-"));
+  const own = join(a ? a.directory : directory, "own");
+  const disks = a ? hosts.map((host) => host.disk) : [directory];
+  // The sandbox itself is closed, unless a server that is somebody else must come in.
+  for (const each of [directory, ...disks]) chmodSync(each, 0o711);
+  for (const each of disks) {
+    mkdirSync(join(each, "own"));
+    chmodSync(join(each, "own"), 0o777);
+  }
+  await body(t, { ...at, directory, own, outside: counted(at.outside), beside: counted(at.beside) });
   await end();
   for (const host of hosts)
     for (const name of ["virt-hold", "virt-init"])
