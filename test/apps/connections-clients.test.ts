@@ -182,7 +182,8 @@ atEach(["here", "on"], "psql in the pod, over TCP and a unix socket", async (t, 
   const [init, ...initArgs] = words(needs("initdb"), "-D", data, "-U", "tester", "-A", "trust", "--no-sync");
   run(init, initArgs, { cwd: directory, env });
   writeFileSync(join(data, "pg_hba.conf"), "local all all trust\nhost all all 0.0.0.0/0 trust\n");
-  const [command, ...args] = words(needs("postgres"), "-D", data, "-k", directory, "-p", port, "-h", at.pods);
+  const there = ["/usr/bin/env", "-C", directory];
+  const [command, ...args] = words(...there, needs("postgres"), "-D", data, "-k", directory, "-p", port, "-h", at.pods);
   const server = at.beside(command, args, { cwd: directory, env });
   await until({ toString: () => server.said.err }, () => server.said.err.includes("ready to accept connections"));
   for (const host of [at.pods, directory]) {
