@@ -246,7 +246,8 @@ void FarSockets::finish() {
   for (Through& t : throughs_) {
     t.relay->let_go();
     const int64_t end = monotonic_ns() + int64_t{t.cut_limit_ms} * 1'000'000;
-    while (leads(*t.relay) && monotonic_ns() < end) wait_for_news(*t.relay);
+    // Also that datagram sockets have ended has to be on its way: nobody acknowledges it.
+    while (t.relay->status().over == relay::Over::no && monotonic_ns() < end) wait_for_news(*t.relay);
   }
 }
 
