@@ -35,11 +35,13 @@ async function says(who: Running, text: string, timeoutMs = 30_000): Promise<voi
   );
 }
 
-atEach(["here", "back"], "5000 connections", async (t, at) => {
+atEach(["here", "back"], "thousands of connections", async (t, at) => {
   const port = String(await freePort());
   // The server has a handful of its own, a supervisor holds each twice for a moment.
-  const count = Math.min(5000, Math.floor((mostFiles() - 100) / 3));
-  if (count < 5000) t.comment(`only ${count}: the hard limit of open files is ${mostFiles()}`);
+  // As many go to another host as well, but there it takes long.
+  const wanted = at.where === "here" ? 5000 : 1000;
+  const count = Math.min(wanted, Math.floor((mostFiles() - 100) / 3));
+  if (count < wanted) t.comment(`only ${count}: the hard limit of open files is ${mostFiles()}`);
   const pod = await at.launch(needs("python3"), [script("many.py"), at.any, port]);
   await loggedBy(pod, "listening");
   const crowd = at.outside(node, [script("crowd.mjs"), at.pods, port, String(count)]);
