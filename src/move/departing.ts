@@ -11,7 +11,7 @@ import { ImageWriter } from "../image/writer.js";
 import type { NativeCapture, NativeWire } from "../native.js";
 import { blocked, compose, describeImage, type Examined, examine, openCapture, type Survey } from "../pod/compose.js";
 import type { DetachOptions } from "../pod/detach.js";
-import { holderSocket, parseReach } from "../pod/holder.js";
+import { parseReach } from "../pod/holder.js";
 import { ownSource } from "../pod/isolation.js";
 import { movesDirectory } from "../pod/paths.js";
 import type { Pod } from "../pod/pod.js";
@@ -92,7 +92,7 @@ export class Departing implements SourcePod {
     return {
       ...(carriedFiles.length > 0 ? { carriedFiles } : {}),
       // There is a key, and perhaps a port, when there is a holder.
-      ...(reach && { holder: { socket: holderSocket(this.pod.record), key: "0".repeat(64), reach } }),
+      ...(reach && { holder: { key: "0".repeat(64), reach } }),
     };
   }
 
@@ -116,6 +116,7 @@ export class Departing implements SourcePod {
     const { manifest, own } = await compose(this.pod, this.#capture, examined, {
       writer: this.#writer,
       kind: "detach",
+      elsewhere: true,
       options: this.#options,
     });
     this.#own = own;
