@@ -126,16 +126,17 @@ function inDirectory(...path: string[]): string[] {
 
 const state = (host: Host, ...path: string[]) => join(host.disk, "state", "virt-run", ...path);
 
-/** The newest log of a pod on a host: of the only one that runs there. Quicker to ask than `virt-run logs`. */
+/** The log of the only pod that runs on a host. Quicker to ask than `virt-run logs`. */
 export function logOf(host: Host): string {
-  const running = inDirectory(state(host, "pods")).filter(
-    (id) => !inDirectory(state(host, "pods", id)).includes("exit"),
-  );
+  const running = inDirectory(state(host, "pods")).filter((id) => {
+    const files = inDirectory(state(host, "pods", id));
+    return files.includes("pod.json") && !files.includes("exit");
+  });
   if (running.length > 1) throw new Error(`${running.length} pods run on ${host.name}`);
   try {
     return readFileSync(state(host, "pods", running[0] ?? "none", "log"), "utf8");
   } catch {
-    return "";
+    return ""; // none does, or it has said nothing yet
   }
 }
 
