@@ -6,7 +6,8 @@ import { VirtError } from "../errors.js";
 import { native } from "../native.js";
 import { type LaunchOptions, launch } from "../pod/launch.js";
 import type { Pod } from "../pod/pod.js";
-import type { Exit } from "../pod/store.js";
+import { type Exit, loadRecord } from "../pod/store.js";
+import { printable } from "./report.js";
 
 export interface RunOptions extends Omit<LaunchOptions, "stdio"> {
   background?: boolean;
@@ -84,23 +85,27 @@ export async function standIn(
   }
   const exit = await pod.wait();
   if (exit.detached) {
-    await reportStatus(statusFd, { event: "detached", id: pod.id });
+    const movedTo = loadRecord(pod.id)?.movedTo;
+    const event = movedTo ? { event: "moved", id: pod.id, target: movedTo.target } : { event: "detached", id: pod.id };
+    await reportStatus(statusFd, event);
   } else {
     await reportStatus(statusFd, { event: "exited", id: pod.id, code: exit.code, signal: exit.signal });
   }
   // Others of its processes may live on; nobody waits for them here.
   if (pod.record.removeAtEnd) await pod.ended();
   pod.disconnect();
-  return exitCodeOf(exit, pod.name);
+  return exitCodeOf(exit, pod.name, loadRecord(pod.id)?.movedTo?.target);
 }
 
-export function exitCodeOf(exit: Exit, name: string): number {
+export function exitCodeOf(exit: Exit, name: string, movedTo?: string): number {
   if (exit.code !== null) return exit.code;
   if (exit.signal !== null) return 128 + (process.getBuiltinModule("node:os").constants.signals[exit.signal] ?? 0);
   process.stderr.write(
-    exit.detached
-      ? `virt-run: the pod ${name} was detached; \`virt-run reattach\` brings it back\n`
-      : `virt-run: the pod ${name} is gone, and nobody wrote down how it ended\n`,
+    movedTo !== undefined
+      ? `virt-run: the pod ${name} was moved to ${printable(movedTo)}, and runs there\n`
+      : exit.detached
+        ? `virt-run: the pod ${name} was detached; \`virt-run reattach\` brings it back\n`
+        : `virt-run: the pod ${name} is gone, and nobody wrote down how it ended\n`,
   );
   return 125;
 }

@@ -24,7 +24,9 @@ export class Arriving implements TargetPods {
     this.#options.set(move, JSON.stringify(options));
     const { blockers } = await checkHere(manifest, options);
     const wanted = blockers.flatMap((b) => (canCome.has(b.code) && b.path !== undefined ? [b.path] : []));
-    const rest = blockers.filter((b) => !canCome.has(b.code) || b.path === undefined);
+    // Nobody holds connections before the pod stands still; whether their holder is reached is found when it is built.
+    const promised = manifest.holder?.reach === undefined ? [] : ["ERR_CONNECTION"];
+    const rest = blockers.filter((b) => !promised.includes(b.code) && (!canCome.has(b.code) || b.path === undefined));
     return {
       blockers: [...rest, ...nameTaken(options.name ?? pod.name, pod.id)],
       facts: { wanted, ...describeHost() },

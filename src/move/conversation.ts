@@ -1,6 +1,7 @@
 /**
  * A move's wire as its two sides use it: messages one after the other, and no wait that ends never. A hang of the other side
- * ends as a cut does; bytes that go across, and the word `alive`, say that it does not hang.
+ * ends as a cut does: each side says `alive` from time to time, and what comes, these words or data, says that the other does not
+hang. What goes says nothing: it may lie in a buffer.
  */
 import { toVirtError, VirtError } from "../errors.js";
 import {
@@ -28,6 +29,8 @@ export class Conversation {
   #signal: AbortSignal | undefined;
   /** A message that was waited for while something else ended first is the next one's. */
   #incoming: Promise<Message | undefined> | undefined;
+  #closed = false;
+  #preventAlive = () => {};
   /** What was said and taken already: if it comes again, it says nothing. */
   readonly #past = new Set<MessageType>(["alive", "round"]);
 
@@ -36,6 +39,7 @@ export class Conversation {
     this.#clock = settings.clock ?? systemClock;
     this.silenceMs = settings.silenceMs ?? 30_000;
     this.#signal = signal;
+    this.#sayAlive();
   }
 
   /** From here on it is too late to stop. */
@@ -75,39 +79,19 @@ export class Conversation {
   }
 
   /**
-   * Waits for work of ours and tells the other side that it is being done. Rejects at once if the other side says anything, or is
-   * gone; what becomes of the work then is the caller's.
+   * Waits for work of ours. Rejects at once if the other side says anything, or is gone; what becomes of the work then is the
+   * caller's.
    * @param interruptible false: only the work decides when this ends
    */
   async during<T>(work: Promise<T>, interruptible = true): Promise<T> {
-    let over = false;
-    let prevent = () => {};
-    const tell = () => {
-      prevent = this.#clock.after(this.silenceMs / 3, () => {
-        if (over) return;
-        tell();
-        // If this fails, the wait for their word fails as well.
-        this.#wire.send(encodeMessage({ type: "alive" })).catch(() => {});
-      });
-    };
-    tell();
-    try {
-      if (!interruptible) return await work;
-      const word = this.#peekThatSays().then((message): never => {
-        if (message.type === "failed") throw failure(message);
-        throw new Interruption(message);
-      });
-      word.catch(() => {}); // the work may end first
-      return await this.#unlessAborted(Promise.race([work, word]));
-    } finally {
-      over = true;
-      prevent();
-    }
-  }
-
-  /** As during(), for work that sends or takes data: if no byte goes across for too long, the other side is gone. */
-  async transfer<T>(work: Promise<T>): Promise<T> {
-    return await this.#unlessSilent(this.during(work));
+    if (!interruptible) return await work;
+    work.catch(() => {}); // if something else ends the wait
+    const word = this.#peekThatSays().then((message): never => {
+      if (message.type === "failed") throw failure(message);
+      throw new Interruption(message);
+    });
+    word.catch(() => {}); // the work may end first
+    return await this.#unlessSilent(Promise.race([work, word]));
   }
 
   async sleep(ms: number): Promise<void> {
@@ -119,8 +103,18 @@ export class Conversation {
   }
 
   async close(): Promise<void> {
+    this.#closed = true;
+    this.#preventAlive();
     this.#incoming?.catch(() => {});
     await this.#wire.close().catch(() => {}); // it is over either way
+  }
+
+  #sayAlive(): void {
+    this.#preventAlive = this.#clock.after(this.silenceMs / 3, () => {
+      // Whether it fails is of no interest: then theirs do not come either.
+      const said = this.#wire.send(encodeMessage({ type: "alive" })).catch(() => {});
+      void said.then(() => this.#closed || this.#sayAlive());
+    });
   }
 
   /** Taken for good; the end of the stream is an error. */
@@ -142,17 +136,15 @@ export class Conversation {
   }
 
   #unlessSilent<T>(work: Promise<T>): Promise<T> {
-    const bytes = () => {
-      const { sentBytes, receivedBytes } = this.#wire.progress();
-      return sentBytes + receivedBytes;
-    };
+    const bytes = () => this.#wire.progress().receivedBytes;
+    this.#peekThatSays().catch(() => {}); // or nothing would be taken while something else is waited for
     let prevent = () => {};
     const silence = new Promise<never>((_, reject) => {
       const watch = (before: number) => {
         prevent = this.#clock.after(this.silenceMs, () => {
           const now = bytes();
           if (now !== before) watch(now);
-          else reject(lost(`nothing came or went for ${this.silenceMs} ms`));
+          else reject(lost(`nothing came for ${this.silenceMs} ms`));
         });
       };
       watch(bytes());

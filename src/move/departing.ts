@@ -11,6 +11,7 @@ import { ImageWriter } from "../image/writer.js";
 import type { NativeCapture, NativeWire } from "../native.js";
 import { blocked, compose, describeImage, type Examined, examine, openCapture, type Survey } from "../pod/compose.js";
 import type { DetachOptions } from "../pod/detach.js";
+import { holderSocket, parseReach } from "../pod/holder.js";
 import { ownSource } from "../pod/isolation.js";
 import { movesDirectory } from "../pod/paths.js";
 import type { Pod } from "../pod/pod.js";
@@ -68,18 +69,31 @@ export class Departing implements SourcePod {
     this.#totalBytes = this.#capture.progress().totalBytes;
     const draft = await describeImage(this.pod, withoutPages(survey), "detach");
     return {
-      manifest: encodeDraft(stringifyManifest({ ...draft, parts: [{ name: "pages.sum", sizeBytes: 0, sha256: "0".repeat(64) }], ...this.#promised(examined) }), this.arrival),
+      manifest: encodeDraft(
+        stringifyManifest({
+          ...draft,
+          parts: [{ name: "pages.sum", sizeBytes: 0, sha256: "0".repeat(64) }],
+          ...this.#promised(examined),
+        }),
+        this.arrival,
+      ),
       blockers: examined.blockers,
       totalBytes: this.#totalBytes,
     };
   }
 
-  /** Files that are going to be in the image stand in the draft with no content yet. */
+  /** Files that are going to be in the image stand in the draft without content yet, and so does who is to hold connections. */
   #promised({ found }: Examined) {
     const carriedFiles = found.entries.map(({ layer: _, at: __, ...e }) =>
       e.type === "file" ? { ...e, name: e.name ?? `files/${"0".repeat(64)}` } : e,
     );
-    return carriedFiles.length > 0 ? { carriedFiles } : {};
+    const { holdAt } = this.#options;
+    const reach = holdAt === undefined ? undefined : parseReach(holdAt);
+    return {
+      ...(carriedFiles.length > 0 ? { carriedFiles } : {}),
+      // There is a key, and perhaps a port, when there is a holder.
+      ...(reach && { holder: { socket: holderSocket(this.pod.record), key: "0".repeat(64), reach } }),
+    };
   }
 
   async copy(wire: MoveWire): Promise<CopyRound> {
@@ -109,7 +123,7 @@ export class Departing implements SourcePod {
   }
 
   async release(): Promise<void> {
-    saveRecord({ ...this.pod.record, movedTo: { target: this.target } });
+    saveRecord({ ...this.pod.record, movedTo: { target: this.target, settled: false } });
     const ended = this.pod.ended();
     await this.#capture.release();
     await ended;

@@ -138,5 +138,5 @@ export async function resumeMove(id: string, options: OpenOptions = {}): Promise
 
 function noteWhereItWent(id: string, { target, pod }: Moved): void {
   const record = loadRecord(id);
-  if (record) saveRecord({ ...record, movedTo: { target, ...(pod && { pod }) } });
+  if (record) saveRecord({ ...record, movedTo: { target, settled: true, ...(pod && { pod }) } });
 }

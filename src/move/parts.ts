@@ -64,7 +64,10 @@ export interface SourcePod {
   readonly epoch: number;
   /** What the target says of its host; unchecked. */
   met(host: Record<string, unknown>): void;
-  /** A brief stop: what the pod has, and from now on what it writes to. */
+  /**
+   * Takes the pod's lock at init, which has then done all that a dead supervisor told it; then a brief stop: what the pod has,
+   * and from now on what it writes to. Rejects with ERR_POD_GONE if it is gone.
+   */
   track(): Promise<Draft>;
   /** What was written to since the last round, or everything, goes across while the pod runs. */
   copy(wire: MoveWire): Promise<CopyRound>;

@@ -91,6 +91,7 @@ export async function moveAway(pod: SourcePod, wire: MoveWire, options: MoveAway
 
 /** One move, from the source's side. */
 class Departure {
+  #touched = false;
   #offered = false;
   /** The target may have an image that this side has not heard of. */
   #prepareSent = false;
@@ -136,7 +137,7 @@ class Departure {
       if (options.live ?? true) await this.#copy();
       this.#tell({ phase: "stop" });
       stoppedAt = talk.now;
-      await talk.transfer(pod.stop(this.wire, this.#wanted));
+      await talk.during(pod.stop(this.wire, this.#wanted));
       this.#tell({ phase: "prepare" });
       this.#prepareSent = true;
       await talk.send({ type: "prepare", ...this.#about });
@@ -165,6 +166,7 @@ class Departure {
   async #offer(): Promise<void> {
     const { talk, pod } = this;
     this.#tell({ phase: "track" });
+    this.#touched = true;
     const draft = await talk.during(pod.track());
     if (draft.blockers.length > 0) {
       throw new VirtError("ERR_MOVE_REFUSED", `the pod ${pod.name} cannot be moved: see what stands in the way`, {
@@ -195,7 +197,7 @@ class Departure {
     const rounds: CopyRound[] = [];
     for (;;) {
       this.#tell({ phase: "copy", round: rounds.length + 1 });
-      const round = await this.talk.transfer(this.pod.copy(this.wire));
+      const round = await this.talk.during(this.pod.copy(this.wire));
       rounds.push(round);
       const { sentBytes, dirtyBytes } = round;
       const { next, bytesPerSecond, expectedStopMs } = judgeRounds(rounds, { downtimeMs, fixedMs, mostRounds });
@@ -219,6 +221,8 @@ class Departure {
     const attempt = (work: Promise<unknown>) => work.catch((e: unknown) => void attached.push(toVirtError(e).message));
     // If writing "committing" failed the note may say it all the same: that the pod is alive proves it wrong.
     if (this.#note.state === "committing") await attempt(this.#write("offered"));
+    // Before its lock is taken nobody knows whether init was told to end it.
+    if (!this.#touched || cause.code === "ERR_POD_GONE") return cause;
     await attempt(pod.thaw());
     const hint =
       this.#offered && !(await this.#withdraw(cause))

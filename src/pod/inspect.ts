@@ -7,7 +7,7 @@ import type { Rule } from "../rules/rules.js";
 import { type Holding, holdingOf } from "./holder.js";
 import type { IsolationRecord } from "./isolation.js";
 import type { Pod } from "./pod.js";
-import type { Exit, PathRemap, PodRecord } from "./store.js";
+import { type Exit, type PathRemap, type PodRecord, type PodState, stateOf } from "./store.js";
 
 /**
  * What Pod.inspect() tells, and `virt-run inspect --json` prints. The last group of members is there while the pod runs,
@@ -21,7 +21,7 @@ export interface PodInfo {
   schemaVersion: 1;
   id: string;
   name: string;
-  state: "running" | "detached" | "exited";
+  state: PodState;
   /** Program and arguments of the first process. */
   command: readonly string[];
   cwd: string;
@@ -46,6 +46,8 @@ export interface PodInfo {
   image: string | null;
   /** Path of the image it was detached to. */
   detachedTo: string | null;
+  /** Where it was moved to: as `move` was told, and what it is there. */
+  movedTo: Readonly<NonNullable<PodRecord["movedTo"]>> | null;
   exit?: Exit;
   /** Of a detached pod: what its init keeps for the image. */
   holding?: Holding;
@@ -158,11 +160,12 @@ export async function inspectPod(pod: Pod): Promise<PodInfo> {
     isolate: record.isolate ?? null,
     image: record.image ?? null,
     detachedTo: record.detachedTo ?? null,
+    movedTo: record.movedTo ?? null,
   };
   if (!pod.running) {
     const exit = await pod.ended();
     const holding = exit.detached ? await holdingOf(record) : undefined;
-    return { ...base, state: exit.detached ? "detached" : "exited", exit, ...(holding && { holding }) };
+    return { ...base, state: stateOf(record), exit, ...(holding && { holding }) };
   }
   const { ControlConnection } = await import("../control/connection.js");
   const connection = ControlConnection.connect(record.socket);

@@ -24,7 +24,9 @@ export interface PodSummary {
   createdAt: string;
   /** What `labels` said; {} if nothing. */
   labels: Record<string, string>;
-  /** Of a detached pod: what its init keeps for the image, if it speaks our version of the protocol. */
+  /** Where it was moved to, as `move` was told. */
+  movedTo?: string;
+  /** Of a detached or moved pod: what its init keeps for it, if it speaks our version of the protocol. */
   holding?: Holding;
 }
 
@@ -43,11 +45,13 @@ export async function list(options: { all?: boolean } = {}): Promise<PodSummary[
   for (const record of loadRecords()) {
     if (forgetIfEnded(record)) continue;
     const state = stateOf(record);
-    const holds = state === "detached" && isHolding(record);
-    if (state !== "running" && !holds && !options.all) continue;
+    const holds = (state === "detached" || record.movedTo !== undefined) && isHolding(record);
+    if (state !== "running" && state !== "moving" && !holds && !options.all) continue;
     const holding = holds ? await holdingOf(record).catch(ofAnotherVersion) : undefined;
     const { id, name, command, createdAt, labels } = record;
-    pods.push({ id, name, state, command, createdAt, labels, ...(holding && { holding }) });
+    const movedTo =
+      record.movedTo && state !== "running" && state !== "exited" ? { movedTo: record.movedTo.target } : {};
+    pods.push({ id, name, state, command, createdAt, labels, ...movedTo, ...(holding && { holding }) });
   }
   return pods;
 }

@@ -11,6 +11,8 @@ import type { Blocker } from "../errors.js";
 import { VirtError } from "../errors.js";
 import type { Image } from "../image/image.js";
 import { type Effect, followJournal, readJournal } from "../journal/journal.js";
+import type { MoveOptions } from "../move/move.js";
+import type { Moved } from "../move/source.js";
 import type { Remap } from "../remap/path.js";
 import type { Call } from "../rules/hooks.js";
 import { rulesOf } from "../rules/interposition.js";
@@ -22,14 +24,15 @@ import type { PodInfo } from "./inspect.js";
 import {
   type Exit,
   exitFromWaitStatus,
+  isRunning,
   loadRecord,
   type PodRecord,
   podDirectory,
   readExit,
+  refuseIfInDoubt,
   removePod,
   saveRecord,
   signalNumber,
-  stateOf,
   tryConnect,
 } from "./store.js";
 import { pipedStreams } from "./streams.js";
@@ -288,6 +291,24 @@ export class Pod extends EventEmitter<PodEvents> implements AsyncDisposable {
   }
 
   /**
+   * Moves the pod to another host while it runs (docs/move.md), and resolves when it runs there; here it has ended then, as if
+   * detached. It runs on here, unharmed, if anything fails before the target has confirmed a whole copy. `target`:
+   * "ssh://[user@]host[:port]", "[user@]host:", "tls://host:port" or "unix:PATH".
+   *
+   * Errors that leave it running: ERR_MOVE_REFUSED with `blockers`, ERR_BLOCKED, ERR_MOVE_LOST, ERR_MOVE_PROTOCOL, ERR_ABORTED, those of the
+   * transport (ERR_UNREACHABLE, ERR_AUTHENTICATION, ERR_REMOTE_MISSING, …) and of detach(). ERR_MOVE_IN_DOUBT: the target has the whole
+   * pod and did not say that it runs; resumeMove() settles it.
+   *
+   * @example
+   * const { pod: there, stoppedMs } = await pod.move("ssh://b", { downtimeMs: 50 });
+   */
+  async move(target: string, options: MoveOptions = {}): Promise<Moved> {
+    const { movePod } = await import("../move/move.js");
+    this.#reload();
+    return movePod(this, target, options);
+  }
+
+  /**
    * Everything there is to know, as `virt-run inspect --json` prints it, read from /proc (proc(5)) without stopping the
    * pod: what launched it, its processes with their pid in the pod and on the host, threads, resident memory in bytes, and
    * descriptors. Of a pod that has ended: how, and what is held for its image. Errors: ERR_POD_GONE if it ends just now, ERR_POD_VERSION.
@@ -370,8 +391,9 @@ export class Pod extends EventEmitter<PodEvents> implements AsyncDisposable {
   }
 
   /**
-   * Forgets a pod that has ended: its record and log. Images stay. Throws ERR_POD_RUNNING, and ERR_HOLDING for a detached
-   * one that keeps connections for its image; with `force` (default false) it closes them.
+   * Forgets a pod that has ended: its record and log. Images stay. Throws ERR_POD_RUNNING, ERR_HOLDING for a detached
+   * one that keeps connections for its image (with `force`, default false, it closes them), and ERR_MOVE_IN_DOUBT for one whose move is
+   * not settled (with `force` nobody can any more).
    *
    * @example
    * await pod.stop();
@@ -379,9 +401,10 @@ export class Pod extends EventEmitter<PodEvents> implements AsyncDisposable {
    */
   remove(options: { force?: boolean } = {}): void {
     this.#reload();
-    if (stateOf(this.#record) === "running") throw new VirtError("ERR_POD_RUNNING", `the pod ${this.name} is running`);
+    if (isRunning(this.#record)) throw new VirtError("ERR_POD_RUNNING", `the pod ${this.name} is running`);
     if (options.force) endHolder(this.#record);
     else refuseIfHolding(this.#record);
+    if (!options.force) refuseIfInDoubt(this.#record);
     removePod(this.#record);
   }
 

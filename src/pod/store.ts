@@ -22,7 +22,7 @@ import { VirtError } from "../errors.js";
 import { native } from "../native.js";
 import type { Interposition } from "../rules/interposition.js";
 import type { IsolationRecord } from "./isolation.js";
-import { podsDirectory, socketDirectory } from "./paths.js";
+import { movesDirectory, podsDirectory, socketDirectory } from "./paths.js";
 
 /** A rule that what is at `from` on the host appears at `to` in the pod. Both absolute. */
 export interface PathRemap {
@@ -69,17 +69,18 @@ export interface PodRecord extends Interposition {
   /** Of a pod that came by a move: what stays the same through all its moves (the id of the first), and their number. */
   lineage?: string;
   epoch?: number;
-  /** Where it was moved to, as it was told to `move`; it runs there. */
-  movedTo?: { target: string; pod?: { id: string; name: string } };
+  /** Where it was moved to, as it was told to `move`, and what it is there. Not settled: the target has not said yet that it runs. */
+  movedTo?: { target: string; settled?: boolean; pod?: { id: string; name: string } };
 }
 
 /**
- * "running": its init answers; "detached": it went into an image; "exited": it ended in any other way.
+ * "running": its init answers; "moving": a command is moving it, or was and did not hear the end (`movedTo` is set then); "moved":
+ * it runs on another host; "detached": it went into an image; "exited": it ended in any other way.
  *
  * @example
  * const running = (await list({ all: true })).filter((p) => p.state === "running");
  */
-export type PodState = "running" | "exited" | "detached";
+export type PodState = "running" | "moving" | "moved" | "exited" | "detached";
 
 /**
  * How a program or pod ended, as wait(2) tells it. Exactly one holds: `code`, `signal`, `detached`, `lost`.
@@ -249,8 +250,29 @@ export function isRunning(record: PodRecord): boolean {
 }
 
 export function stateOf(record: PodRecord): PodState {
-  if (isRunning(record)) return "running";
-  return readExit(record.id)?.detached ? "detached" : "exited";
+  if (isRunning(record)) return isLocked(moveLock(record.id)) ? "moving" : "running";
+  if (!readExit(record.id)?.detached) return "exited";
+  return record.movedTo === undefined ? "detached" : record.movedTo.settled ? "moved" : "moving";
+}
+
+/** Throws ERR_MOVE_IN_DOUBT for a pod that was let go of here, and nobody knows yet that it runs elsewhere. */
+export function refuseIfInDoubt(record: PodRecord): void {
+  if (!isInDoubt(record)) return;
+  throw new VirtError(
+    "ERR_MOVE_IN_DOUBT",
+    `the pod ${record.name} was being moved to ${record.movedTo?.target}, which has not said that it runs there`,
+    { hint: `run \`virt-run move --resume ${record.name}\` first` },
+  );
+}
+
+/** Whether what is written here of a pod is needed to settle its move. */
+export function isInDoubt(record: PodRecord): boolean {
+  return record.movedTo?.settled === false && !isRunning(record);
+}
+
+/** The lock of whoever moves the pod away. */
+export function moveLock(id: string): string {
+  return join(movesDirectory(), `out-${id}.lock`);
 }
 
 const signalNames = new Map<number, NodeJS.Signals>();
@@ -327,9 +349,14 @@ export function announceMaking(id: string): () => void {
 }
 
 function isBeingMade(id: string): boolean {
+  return isLocked(makingFile(id));
+}
+
+/** Whether a living process has the lock that this file is. */
+function isLocked(path: string): boolean {
   let fd: number;
   try {
-    fd = openSync(makingFile(id), "r");
+    fd = openSync(path, "r");
   } catch {
     return false;
   }

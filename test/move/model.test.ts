@@ -8,7 +8,7 @@ import { play, type ScenarioOptions } from "../support/move-scenario.js";
 import type { Fault } from "../support/move-world.js";
 import { Random, seeds } from "../support/random.js";
 
-const stepKinds = ["kill-before", "kill-after", "fail-before", "fail-after", "abort"] as const;
+const stepKinds = ["kill-before", "kill-during", "kill-after", "fail-before", "fail-after", "abort"] as const;
 const messageKinds = ["cut-before", "cut-after", "hang", "double", "echo"] as const;
 const lateMs = [300, 1100, 2500, 6000];
 
@@ -65,6 +65,19 @@ t.test("a fault, and one while it is settled", async () => {
         await play([{ kind, step: n }, second], { live: false, seed: later });
       }
   }
+});
+
+t.test("an old connection's words come when a newer move is under way", async () => {
+  const { steps, messages } = await play([], { live: false, seed: 1 });
+  for (let message = 1; message < messages; message++)
+    for (let step = 20; step < 20 + steps; step++)
+      for (const ms of [1200, 2500]) {
+        const faults: Fault[] = [
+          { kind: "late", message, ms },
+          { kind: step % 2 ? "kill-during" : "kill-after", step },
+        ];
+        for (const seed of [step, step + 1000]) await play(faults, { live: false, seed, anew: true });
+      }
 });
 
 t.test("faults by chance", async () => {

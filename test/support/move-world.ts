@@ -4,12 +4,12 @@
  */
 import { VirtError } from "../../src/errors.js";
 import type { NoteStore } from "../../src/move/notes.js";
-import type { MoveClock, MoveWire, ParkedPod, PodFate, SourcePod, TargetPods } from "../../src/move/parts.js";
+import type { MoveClock, MoveWire, PodFate } from "../../src/move/parts.js";
 import type { Random } from "./random.js";
 
 /** Something that goes wrong at one step of a process, or one message. */
 export type Fault =
-  | { kind: "kill-before" | "kill-after" | "fail-before" | "fail-after" | "abort"; step: number }
+  | { kind: "kill-before" | "kill-during" | "kill-after" | "fail-before" | "fail-after" | "abort"; step: number }
   | { kind: "cut-before" | "cut-after" | "hang" | "double" | "echo"; message: number }
   | { kind: "late"; message: number; ms: number };
 
@@ -27,8 +27,9 @@ export interface Copy {
   underWay: number;
 }
 
-const never = new Promise<never>(() => {});
+export const never = new Promise<never>(() => {});
 const latencyMs = 2;
+const longestMs = 3_600_000;
 
 export class World {
   now = 0;
@@ -94,6 +95,7 @@ export class World {
       const [event] = this.#events.splice(next, 1);
       if (!event) return;
       this.now = event.at;
+      if (this.now > longestMs) this.broken ??= "it never ends";
       event.f();
     }
   }
@@ -150,6 +152,7 @@ export class Process {
     if (fault?.kind === "abort") this.abort.abort();
     if (fault?.kind === "kill-before") return this.die();
     if (fault?.kind === "fail-before") throw new VirtError("ERR_SYSCALL", "input/output error", { errnoName: "EIO" });
+    if (fault?.kind === "kill-during") world.after(1, () => this.alive && this.exit());
     const value = await f();
     if (!this.alive) return never;
     if (fault?.kind === "kill-after") return this.die();
@@ -173,7 +176,7 @@ export class Process {
       copy.owner = undefined;
       if (copy.state === "frozen") this.set(copy, "running");
       // init sees it a little later, after what it was told before.
-      if (copy.state === "parked") this.told(copy, 5, () => copy.state === "parked" && this.set(copy, "gone"));
+      if (copy.state === "parked") void this.told(copy, 5, () => copy.state === "parked" && this.set(copy, "gone"));
     }
   }
 
@@ -249,6 +252,7 @@ export class Connection implements MoveWire {
 
   send(message: Buffer): Promise<void> {
     const { type } = JSON.parse(message.toString()) as { type: string };
+    if (type === "alive") return this.#sayAlive(message);
     return this.process.step(`send ${type}`, () => {
       this.#refuseIfEnded();
       const { world } = this.process;
@@ -271,6 +275,13 @@ export class Connection implements MoveWire {
         if (one.kind === "cut-after") world.after(latencyMs, () => this.cut());
       }
     });
+  }
+
+  /** No step, and no message that a fault counts: there would be little else. */
+  async #sayAlive(message: Buffer): Promise<void> {
+    if (!this.process.alive) return never;
+    this.#refuseIfEnded();
+    this.#carry({ control: message });
   }
 
   /** Pages: they fill the way when nobody takes them. */
@@ -357,130 +368,4 @@ export class Connection implements MoveWire {
   #refuseIfEnded(): void {
     if (this.#ended) throw new VirtError("ERR_SYSCALL", "broken pipe", { syscall: "write", errnoName: "EPIPE" });
   }
-}
-
-export function modelSource(process: Process, copy: Copy, epoch: number): SourcePod {
-  const { world } = process;
-  let stopped = false;
-  const unlessStopped = () => {
-    if (stopped) throw new VirtError("ERR_ABORTED", "the capture was stopped");
-  };
-  return {
-    id: copy.id,
-    name: "pod",
-    lineage: "a00000000000",
-    epoch,
-    track: () =>
-      process.step("track", async () => {
-        await world.sleep(5);
-        return { manifest: "{}", blockers: [], totalBytes: 1 << 22 };
-      }),
-    copy: (wire) =>
-      process.step("copy", async () => {
-        for (let i = 0; i < 3; i++) {
-          await world.sleep(10);
-          unlessStopped();
-          await (wire as Connection).data(1 << 20, false);
-        }
-        return { sentBytes: 3 << 20, dirtyBytes: world.random.below(2) << 20, tracked: true, ms: 30 };
-      }),
-    stop: (wire) =>
-      process.step("stop", async () => {
-        copy.owner = process;
-        process.set(copy, "frozen");
-        await world.sleep(10);
-        if (!process.alive) return never;
-        unlessStopped();
-        await (wire as Connection).data(1 << 20, true);
-      }),
-    release: () =>
-      process.step("release", () =>
-        process.told(copy, 3, () => {
-          copy.fate = "released";
-          process.set(copy, "gone");
-        }),
-      ),
-    thaw: () =>
-      process.step("thaw", () => {
-        stopped = true;
-        if (copy.state === "frozen") process.set(copy, "running");
-      }),
-  };
-}
-
-/** init has done all it was told when it gives the lock. */
-async function settled(world: World, copy: Copy): Promise<void> {
-  while (copy.underWay > 0) await world.sleep(1);
-}
-
-export function modelFate(process: Process, id: string): Promise<PodFate> {
-  const copy = process.world.copy(id);
-  return process.step("fate", async () => {
-    await settled(process.world, copy);
-    return copy.fate;
-  });
-}
-
-export function modelTarget(process: Process): TargetPods {
-  const { world } = process;
-  return {
-    check: () =>
-      process.step("check", async () => {
-        await world.sleep(5);
-        return { blockers: [], facts: {} };
-      }),
-    receive: (move) =>
-      process.step("receive", () => {
-        world.images.set(move, { complete: false });
-        return { directoryFd: world.directories.push(move) - 1 };
-      }),
-    build: (move) =>
-      process.step("build", async (): Promise<ParkedPod> => {
-        await world.sleep(50);
-        if (!process.alive) return never;
-        if (!world.images.get(move)?.complete) throw new VirtError("ERR_IMAGE_DAMAGED", "the image is not whole");
-        const id = `b${String(world.ids++).padStart(11, "0")}`;
-        const copy: Copy = {
-          id,
-          host: "b",
-          state: "parked",
-          fate: "lost",
-          owner: process,
-          everRan: false,
-          underWay: 0,
-        };
-        world.copies.push(copy);
-        return {
-          id,
-          name: "pod",
-          notes: [],
-          commit: () =>
-            process.step("commit", () =>
-              process.told(copy, 3, () => {
-                if (copy.state !== "parked") return;
-                copy.owner = undefined;
-                process.set(copy, "running");
-              }),
-            ),
-          close: () =>
-            process.step("close", () => {
-              if (copy.state === "parked") process.set(copy, "gone");
-            }),
-        };
-      }),
-    ran: (id) =>
-      process.step("ran", async () => {
-        const copy = world.copy(id);
-        // Of a living process the parked pod is its own, and it stays as it is.
-        while (copy.underWay > 0 || (copy.state === "parked" && copy.owner && copy.owner !== process))
-          await world.sleep(1);
-        return copy.everRan;
-      }),
-    runs: (id) => process.step("runs", () => world.copies.some((c) => c.id === id && c.state === "running")),
-    discard: (move) =>
-      process.step("discard", () => {
-        if (world.images.has(move)) world.log(`the image of ${move} is removed`);
-        world.images.delete(move);
-      }),
-  };
 }

@@ -5,7 +5,7 @@
 import t from "tap";
 import { isLiving, type Manifest, parseManifest, stringifyManifest } from "../../src/image/manifest.js";
 import { planTree } from "../../src/image/tree.js";
-import { treeProcess } from "../../src/pod/detach.js";
+import { treeProcess } from "../../src/pod/compose.js";
 import { goodManifest, goodText } from "../support/manifest.js";
 import { Random, seeds } from "../support/random.js";
 

@@ -26,7 +26,7 @@ export function command(): Command {
 }
 
 const takesPod =
-  "inspect|top|logs|effects|rules|remap|kill|stop|rm|wait|exec|attach|check|detach|checkpoint|snapshot|export";
+  "inspect|top|logs|effects|rules|remap|kill|stop|rm|wait|exec|attach|check|detach|checkpoint|snapshot|export|move";
 const takesImage = "reattach|restore|verify";
 
 function bash(options: Record<string, string[]>): string {

@@ -2,17 +2,27 @@ import { closeSync, fstatSync, openSync, readSync, statSync, watch } from "node:
 import { join } from "node:path";
 import type { Command } from "commander";
 import { podFromRecord } from "../../pod/pod.js";
-import { podDirectory } from "../../pod/store.js";
+import { isRunning, podDirectory } from "../../pod/store.js";
+import { exitWith } from "../execute.js";
+import { followTo } from "../follow.js";
 import { latestOption, podArgument, recordNamed, verb } from "../options.js";
 
 /** `virt-run logs`: what a pod's streams or terminal have shown. */
 export function command(): Command {
-  return verb("logs", "show a pod's output: what its terminal or streams have shown", "logs cache", "logs -f --latest")
+  const c = verb(
+    "logs",
+    "show a pod's output: what its terminal or streams have shown",
+    "logs cache",
+    "logs -f --latest",
+  )
     .argument("[pod]", podArgument)
     .option("-f, --follow", "go on as more comes, until the pod ends")
     .addOption(latestOption())
     .action(async (name: string | undefined, o: { latest?: boolean; follow?: boolean }) => {
-      const pod = await podFromRecord(recordNamed(name, o.latest));
+      const record = recordNamed(name, o.latest);
+      const code = isRunning(record) ? undefined : await followTo(record, ["logs", ...(o.follow ? ["-f"] : [])], false);
+      if (code !== undefined) return exitWith(c, code);
+      const pod = await podFromRecord(record);
       if (!o.follow || !pod.running) {
         pod.disconnect();
         process.stdout.write(pod.logs());
@@ -21,6 +31,7 @@ export function command(): Command {
       await follow(join(podDirectory(pod.id), "log"), pod.ended());
       pod.disconnect();
     });
+  return c;
 }
 
 /** Copies a growing file to standard output; a log that was rotated is read to its end first. */

@@ -1,7 +1,7 @@
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { VirtError } from "../../errors.js";
 import type { WithFiles } from "../../files/collect.js";
-import { type MoveOptions, movePod, resumeMove } from "../../move/move.js";
+import { type MoveOptions, resumeMove } from "../../move/move.js";
 import type { MoveProgress } from "../../move/source.js";
 import { parseRemaps } from "../../remap/path.js";
 import { parseTcp } from "../../remap/tcp-policy.js";
@@ -123,7 +123,7 @@ async function move(name: string | undefined, target: string | undefined, o: Opt
     },
     ...(!o.quiet && !o.json && { onProgress: report() }),
   };
-  const moved = await movePod(pod, target, options);
+  const moved = await pod.move(target, options);
   pod.disconnect();
   for (const note of moved.notes) if (!o.quiet) console.error(`virt-run: ${note}`);
   if (o.json) {

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import type { Command } from "commander";
 import { isHolding } from "../../pod/holder.js";
 import { imagesDirectory } from "../../pod/paths.js";
-import { isRunning, loadRecords, readExit, removePod } from "../../pod/store.js";
+import { isInDoubt, isRunning, loadRecords, readExit, removePod } from "../../pod/store.js";
 import { jsonOption, verb } from "../options.js";
 import { printJson } from "../report.js";
 
@@ -20,6 +20,7 @@ export function command(): Command {
         (r) =>
           !isRunning(r) &&
           !isHolding(r) &&
+          !isInDoubt(r) &&
           (readExit(r.id) !== undefined || Date.now() - Date.parse(r.createdAt) > beingMadeMs),
       );
       pods.forEach(removePod);

@@ -5,7 +5,7 @@ import { processesOf } from "../../pod/inspect.js";
 import { list, type PodSummary } from "../../pod/list.js";
 import { loadRecord, tryConnect } from "../../pod/store.js";
 import { collect, jsonOption, verb } from "../options.js";
-import { formatAge, formatCommand, printJson, table } from "../report.js";
+import { formatAge, formatCommand, printable, printJson, table } from "../report.js";
 
 /** `virt-run ps`: pods. */
 export function command(): Command {
@@ -39,7 +39,7 @@ export function command(): Command {
           rows.map((p) => [
             p.id,
             p.name,
-            p.holding ? `${p.state}, ${describeHolding(p.holding)}` : p.state,
+            stateText(p),
             formatCommand(p.command, 40),
             String(p.processes),
             formatAge(p.ageMs),
@@ -49,8 +49,14 @@ export function command(): Command {
     });
 }
 
+function stateText({ state, movedTo, holding }: PodSummary): string {
+  const doubt = state === "moving" && movedTo !== undefined ? ", in doubt" : "";
+  const where = movedTo === undefined ? state : `${state} to ${printable(movedTo)}${doubt}`;
+  return holding ? `${where}, ${describeHolding(holding)}` : where;
+}
+
 function countProcesses(p: PodSummary): number {
-  const record = p.state === "running" ? loadRecord(p.id) : undefined;
+  const record = p.state === "running" || p.state === "moving" ? loadRecord(p.id) : undefined;
   const connection = record && tryConnect(record.socket);
   if (!connection) return 0;
   const count = processesOf(connection.initPid).length;

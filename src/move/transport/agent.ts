@@ -31,10 +31,10 @@ export interface AgentLimits {
 }
 
 export const defaultLimits: AgentLimits = {
-  pending: 32,
+  pending: 64,
   sessions: 16,
   speakMs: 10_000,
-  perAddress: 30,
+  perAddress: 20,
   windowMs: 10_000,
 };
 
@@ -118,6 +118,11 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     if (socket.alpnProtocol === protocols.enroll) {
       await answerEnrolment(socket, (text) => log(`${from}: ${text}`));
       await leave(socket);
+      return;
+    }
+    if (socket.alpnProtocol !== protocols.move) {
+      log(`${from}: refused, it does not say what for`);
+      socket.destroy();
       return;
     }
     const fingerprint = peerFingerprint(socket);

@@ -16,6 +16,11 @@ const keptBytes = 2048;
 /** As scp does it: nothing of the user's configuration that is meant for sessions of his own. */
 const quiet = ["RemoteCommand=none", "ClearAllForwardings=yes", "ForwardAgent=no", "PermitLocalCommand=no"];
 
+/** ssh(1), or what stands for it. */
+export function sshProgram(): string {
+  return process.env["VIRT_RUN_SSH"] || "ssh";
+}
+
 /** The command as it is run there. */
 export function remoteCommandOf(options: OpenOptions): string {
   return options.remoteCommand ?? (process.env["VIRT_RUN_REMOTE_COMMAND"] || "virt-run");
@@ -38,7 +43,7 @@ export function sshWords(target: SshTarget, remoteCommand: string, interactive: 
 
 /** Starts ssh. What it cannot do it says later: `failure`. Errors: ERR_NOT_FOUND, ERR_NOT_EXECUTABLE, ERR_ABORTED. */
 export async function openSsh(target: SshTarget, options: OpenOptions = {}): Promise<Transport> {
-  const program = process.env["VIRT_RUN_SSH"] || "ssh";
+  const program = sshProgram();
   const remoteCommand = remoteCommandOf(options);
   const [readFd, output] = native.socketPair();
   const [writeFd, input] = native.socketPair();
@@ -58,7 +63,6 @@ export async function openSsh(target: SshTarget, options: OpenOptions = {}): Pro
   });
   let closing = false;
   const failure = ended(child).then(() => {
-    fds.close();
     if (closing) return undefined;
     return explainSsh({ code: child.exitCode, signal: child.signalCode, said: said.toString() }, target, remoteCommand);
   });

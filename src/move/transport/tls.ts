@@ -149,7 +149,7 @@ function aborted(where: string): VirtError {
 
 function connectFailure(e: NodeJS.ErrnoException, where: string): VirtError {
   const details = { path: where, phase: "connect", cause: e };
-  if (e.code === "ERR_SSL_TLSV1_ALERT_NO_APPLICATION_PROTOCOL") {
+  if (e.code?.endsWith("_ALERT_NO_APPLICATION_PROTOCOL")) {
     return new VirtError("ERR_REMOTE_VERSION", `the agent at ${where} speaks another version`, details);
   }
   if (e.syscall !== undefined && e.code !== "ECONNRESET" && e.code !== "EPIPE") {
