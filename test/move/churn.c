@@ -152,7 +152,7 @@ static void step(struct world* w, int may_fork) {
   else if (what < 80) verify(w, s);
   else if (what < 86) resize(w, s);
   else if (what < 90) forget(w, s);
-  else if (what < 94) unmap(slot), map(w, s, slot->at);
+  else if (what < 94) map(w, s, slot->at);  /* in place of what is there, in one step: the other thread maps, too */
   else if (what < 98) unmap(slot), map(w, s, NULL);
   else if (may_fork) child(w);
   w->done++;
