@@ -1,6 +1,8 @@
 #include "base/fault.h"
 
 #include <unistd.h>
+#include <atomic>
+#include <charconv>
 #include <csignal>
 #include <cstdlib>
 #include <string_view>
@@ -15,7 +17,15 @@ void fault_point(const char* name) {
   std::string_view text(wanted);
   const size_t colon = text.find(':');
   const std::string_view action = colon == std::string_view::npos ? "error" : text.substr(colon + 1);
-  if (text.substr(0, colon) != name) return;
+  const std::string_view place = text.substr(0, colon);
+  const size_t at = place.find('@');
+  if (place.substr(0, at) != name) return;
+  if (at != std::string_view::npos) {
+    static std::atomic<int> passed{0};
+    int nth = 0;
+    std::from_chars(place.data() + at + 1, place.data() + place.size(), nth);
+    if (++passed != nth) return;
+  }
   if (action == "kill") kill(getpid(), SIGKILL);
   if (action == "hang") {
     for (;;) pause();

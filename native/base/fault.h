@@ -1,6 +1,7 @@
-// Named fault points: VIRT_RUN_FAULT=name[:error|:kill|:hang] makes the named place fail, so that tests can
-// show that a failure there harms nobody. `error` (the default) throws an OsError with EIO, `kill` ends the
-// whole process with SIGKILL as a crash or the OOM killer would, `hang` stops the calling thread for good.
+// Named fault points: VIRT_RUN_FAULT=name[@n][:error|:kill|:hang] makes the named place fail, every time or only the nth
+// time that the process comes by, so that tests can show that a failure there harms nobody. `error` (the default) throws
+// an OsError with EIO, `kill` ends the whole process with SIGKILL as a crash or the OOM killer would, `hang` stops the
+// calling thread for good.
 #pragma once
 
 namespace virt {

@@ -214,11 +214,31 @@ class ProcessMemory {
     return b;
   }
 
+  std::vector<PageRange> own_pages(const Vma& v) {
+    std::vector<PageRange> pages = scanner_.scan(v.start, v.end, true, is_watched(v));
+    if (!is_watched(v) || !v.backed()) return pages;
+    // What is absent is a page of the process's own that is swapped out, or the mark of one that was sent and then dropped:
+    // there the file is seen again. Reading it brings back whichever it is.
+    bool any = false;
+    for (const PageRange& r : pages) {
+      char byte;
+      for (uint64_t at = r.start; r.absent && r.unwritten && at < r.end; at += kPageBytes) {
+        (void)memory_.try_read(at, &byte, 1);
+        any = true;
+      }
+    }
+    if (!any) return pages;
+    pages = scanner_.scan(v.start, v.end, true, true);
+    // Nobody knows what it is: read once more, and an error if it cannot be.
+    for (PageRange& r : pages) r.unwritten = r.unwritten && !r.absent;
+    return pages;
+  }
+
   // The pages of a private mapping that are the process's own, and its guard regions.
   void add_own_pages(const Vma& v, Value& m) {
     std::vector<PageRange> pages;
     Value guards = Value::list();
-    for (PageRange& r : scanner_.scan(v.start, v.end, true, is_watched(v))) {
+    for (PageRange& r : own_pages(v)) {
       if (r.guard) {
         Value pair = Value::list();
         pair.push(static_cast<int64_t>(r.start));

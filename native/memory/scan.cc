@@ -25,7 +25,8 @@ constexpr uint64_t kEntryPresent = 1ULL << 63, kEntrySwapped = 1ULL << 62, kEntr
 
 void append(std::vector<PageRange>* out, const PageRange& r) {
   if (!out->empty() && out->back().end == r.start && out->back().huge == r.huge &&
-      out->back().guard == r.guard && out->back().unwritten == r.unwritten) {
+      out->back().guard == r.guard && out->back().unwritten == r.unwritten &&
+      out->back().absent == r.absent) {
     out->back().end = r.end;
   } else {
     out->push_back(r);
@@ -61,7 +62,8 @@ bool PageScanner::scan_by_ioctl(uint64_t start, uint64_t end, bool own_only, boo
     a.category_mask = kPageIsZero | (own_only ? kPageIsFile : 0);
     a.category_inverted = a.category_mask;
     a.category_anyof_mask = kPageIsPresent | kPageIsSwapped;
-    a.return_mask = kPageIsHuge | (asks_for_guards_ ? kPageIsGuard : 0) | (ask_written ? kPageIsWritten : 0);
+    a.return_mask = kPageIsHuge | (asks_for_guards_ ? kPageIsGuard : 0) |
+                    (ask_written ? kPageIsWritten | kPageIsPresent : 0);
     const int n = ioctl(pagemap_.get(), kPagemapScan, &a);
     if (n < 0) {
       if (errno == EINTR) continue;
@@ -76,6 +78,7 @@ bool PageScanner::scan_by_ioctl(uint64_t start, uint64_t end, bool own_only, boo
       const PageRegion& r = regions[static_cast<size_t>(i)];
       PageRange range{r.start, r.end, (r.categories & kPageIsHuge) != 0, (r.categories & kPageIsGuard) != 0};
       range.unwritten = ask_written && (r.categories & kPageIsWritten) == 0;
+      range.absent = ask_written && (r.categories & kPageIsPresent) == 0;
       append(out, range);
     }
     // walk_end alone is not to be trusted: where a walk filled the kernel's own buffer (512 ranges) before it

@@ -19,6 +19,7 @@ struct PageRange {
   bool guard = false;           // a guard region (MADV_GUARD_INSTALL): nothing there can be read
   bool keep_zeros = false;      // a page of zeros counts too: it hides a file's
   bool unwritten = false;       // not written since WriteWatch::take() had it; where that was asked for
+  bool absent = false;          // swapped out, or as good as; where that was asked for, too
 };
 
 class PageScanner {
@@ -30,7 +31,8 @@ class PageScanner {
   // belong to the process alone (not to a file or shared memory). Ascending, adjacent ones joined. Guard
   // regions are told where the kernel tells them (6.15). The entries of pagemap show neither zero nor huge
   // pages: read from there, zero pages are in it and nothing is huge.
-  // `ask_written`: what WriteWatch has seen is told apart (`unwritten`).
+  // `ask_written`: what WriteWatch has seen is told apart (`unwritten`). Where it watches, something absent need not be a
+  // page: the kernel leaves a mark in place of a file's page that was dropped (MADV_DONTNEED) while it was unwritten.
   [[nodiscard]] std::vector<PageRange> scan(uint64_t start, uint64_t end, bool own_only,
                                             bool ask_written = false) const;
 

@@ -1,6 +1,7 @@
 /**
  * A pod on its way to another host, as a capture carries it there: the source's side of a move made of real pods.
  */
+import { readdirSync, rmSync } from "node:fs";
 import { isIP } from "node:net";
 import { join } from "node:path";
 import { FrameType } from "../control/protocol.js";
@@ -33,7 +34,7 @@ export class Departing implements SourcePod {
   readonly lineage: string;
   readonly epoch: number;
   readonly #capture: NativeCapture;
-  readonly #writer: ImageWriter;
+  #writer: ImageWriter | undefined;
   #options: DepartureOptions;
   #own: { place: string }[] = [];
   #frozen = false;
@@ -54,7 +55,6 @@ export class Departing implements SourcePod {
     this.#options = { withFiles: isRecorded(record) ? "written" : "none", ...options };
     checkRecorded(record, this.#options.withFiles ?? "none");
     this.#capture = openCapture(pod, "move", this.#options, wire);
-    this.#writer = new ImageWriter(join(movesDirectory(), `${pod.id}.going`), { synced: false });
   }
 
   /** Connections are held at the address under which the target knows this host, if nothing else was said. */
@@ -113,14 +113,17 @@ export class Departing implements SourcePod {
     const survey = (await this.#capture.survey()) as unknown as Survey;
     const examined = await examine(this.pod, survey, { ...this.#options, also: wanted });
     if (examined.blockers.length > 0) throw blocked(this.pod, examined.blockers);
+    sweepDeparture(this.id);
+    const writer = new ImageWriter(join(movesDirectory(), `${this.id}.going`), { synced: false });
+    this.#writer = writer;
     const { manifest, own } = await compose(this.pod, this.#capture, examined, {
-      writer: this.#writer,
+      writer,
       kind: "detach",
       elsewhere: true,
       options: this.#options,
     });
     this.#own = own;
-    for (const name of await this.#writer.seal(manifest)) await wire.sendFile(this.#writer.fd, name);
+    for (const name of await writer.seal(manifest)) await wire.sendFile(writer.fd, name);
   }
 
   async release(): Promise<void> {
@@ -140,8 +143,15 @@ export class Departing implements SourcePod {
   /** Nothing of ours is left; the pod goes on unless it was released. */
   async close(): Promise<void> {
     await this.#capture.close().catch(() => {}); // it has ended already
-    this.#writer.discard();
+    this.#writer?.discard();
   }
+}
+
+/** Removes what a supervisor that was killed has left of an image here. Its pod's outgoing note has to be locked. */
+export function sweepDeparture(id: string): void {
+  const directory = movesDirectory();
+  for (const name of readdirSync(directory))
+    if (name.startsWith(`.${id}.going.`)) rmSync(join(directory, name), { recursive: true, force: true });
 }
 
 /** A survey says nothing of pages yet, and an image needs to. */

@@ -7,7 +7,7 @@ import { checkCutLimit, parseReach } from "../pod/holder.js";
 import { movesDirectory } from "../pod/paths.js";
 import type { Pod } from "../pod/pod.js";
 import { loadRecord, saveRecord } from "../pod/store.js";
-import { Departing, type DepartureOptions, departed } from "./departing.js";
+import { Departing, type DepartureOptions, departed, sweepDeparture } from "./departing.js";
 import type { ArrivalOptions } from "./draft.js";
 import { Ledger } from "./ledger.js";
 import { NoteDirectory } from "./notes.js";
@@ -127,8 +127,14 @@ export async function movePod(pod: Pod, target: string, options: MoveOptions = {
  * const settled = await resumeMove(pod.id);
  */
 export async function resumeMove(id: string, options: OpenOptions = {}): Promise<Settled> {
+  const ledger = ledgerHere();
+  const unlock = await ledger.lockOutgoing(id); // whoever has it is at work there
+  if (unlock) {
+    sweepDeparture(id);
+    unlock();
+  }
   const settled = await settleMove(id, {
-    ledger: ledgerHere(),
+    ledger,
     pods: departed,
     connect: async (target) => wireOver(await openTransport(target, options)).wire,
   });

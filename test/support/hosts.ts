@@ -5,7 +5,7 @@
  * standard input does, so that nothing is left of a test that was killed.
  */
 import type { SpawnOptions } from "node:child_process";
-import { mkdirSync, readFileSync } from "node:fs";
+import { mkdirSync, readFileSync, readlinkSync } from "node:fs";
 import { join } from "node:path";
 import { isRoot, run } from "./apps.js";
 import { program, type Running, running, type Said } from "./cli.js";
@@ -29,6 +29,8 @@ export interface Host {
   readonly address: string;
   /** fd77::1 and so on. */
   readonly address6: string;
+  /** Its network namespace, as readlink(2) of /proc/PID/ns/net gives it. */
+  readonly network: string;
   /** All that is the host's own: its HOME, and what programs there may write. As the host sees it; `disk` from outside. */
   readonly directory: string;
   readonly disk: string;
@@ -181,6 +183,7 @@ async function makeHost(
     name,
     address,
     address6,
+    network: readlinkSync(`/proc/${pid}/ns/net`),
     directory,
     disk,
     start,

@@ -1,6 +1,9 @@
 import { readdirSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import type { Command } from "commander";
+import { Arriving } from "../../move/arriving.js";
+import { ledgerHere } from "../../move/move.js";
+import { sweepMoves } from "../../move/target.js";
 import { isHolding } from "../../pod/holder.js";
 import { imagesDirectory } from "../../pod/paths.js";
 import { isInDoubt, isRunning, loadRecords, readExit, removePod } from "../../pod/store.js";
@@ -11,11 +14,11 @@ const abandonedAfterMs = 3600_000;
 /** A pod that does not answer and has not written how it ended may be one that is being made. */
 const beingMadeMs = 60_000;
 
-/** `virt-run prune`: forgets pods that have ended, and half-written images of commands that were killed. */
+/** `virt-run prune`: forgets pods that have ended, and half-written images of commands and moves that were killed. */
 export function command(): Command {
   return verb("prune", "forget pods that have ended, and images unfinished for an hour", "prune")
     .addOption(jsonOption())
-    .action((o: { json?: boolean }) => {
+    .action(async (o: { json?: boolean }) => {
       const pods = loadRecords().filter(
         (r) =>
           !isRunning(r) &&
@@ -24,6 +27,7 @@ export function command(): Command {
           (readExit(r.id) !== undefined || Date.now() - Date.parse(r.createdAt) > beingMadeMs),
       );
       pods.forEach(removePod);
+      await sweepMoves(ledgerHere(), new Arriving());
       const directory = imagesDirectory();
       const partial = readdirSync(directory).filter(
         (n) =>
