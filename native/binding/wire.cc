@@ -98,8 +98,11 @@ class JsWire : public Napi::ObjectWrap<JsWire> {
   }
   Napi::Value close(const Napi::CallbackInfo& info) {
     ends_->wire->stop();
-    (void)ends_->sender.post_last(info.Env(), [] { return virt::Value(); });
-    return ends_->receiver.post_last(info.Env(), [] { return virt::Value(); });
+    return ends_->receiver.post_last(info.Env(), [ends = ends_] {
+      ends->sender.finish([wire = ends->wire] { wire->close_out(); });
+      ends->wire->close_in();
+      return virt::Value();
+    });
   }
 
   std::shared_ptr<Ends> ends_;

@@ -55,6 +55,11 @@ void Wire::stop() {
   (void)!write(stop_.get(), &one, sizeof one);
 }
 
+void Wire::close_out() {
+  const std::lock_guard guard(sending_);
+  out_.reset();
+}
+
 void Wire::wait(int fd, short events) {
   std::array<pollfd, 2> both{{{fd, events, 0}, {stop_.get(), POLLIN, 0}}};
   while (poll(both.data(), both.size(), -1) < 0) {

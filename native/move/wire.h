@@ -43,6 +43,9 @@ class Wire {
   std::optional<std::string> next();
   // Whoever waits gets ERR_ABORTED, now and later.
   void stop();
+  // After stop(): the descriptors go, and the other end hears an end. Of each direction by who uses it, or when nobody does.
+  void close_out();
+  void close_in() { in_.reset(); }
   // Bytes a second; 0: as many as go. From any thread.
   void limit(uint64_t bytes_per_second) { limit_ = bytes_per_second; }
 

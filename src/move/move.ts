@@ -48,6 +48,7 @@ export function wireOver(transport: Transport): { wire: MoveWire; bare: Instance
     const failure = code === "ERR_MOVE_LOST" ? await endOf(transport) : undefined;
     throw failure ?? e;
   };
+  let closing: Promise<void> | undefined;
   const wire: MoveWire = {
     send: (message) => bare.send(message).catch(why),
     next: async () => {
@@ -61,9 +62,9 @@ export function wireOver(transport: Transport): { wire: MoveWire; bare: Instance
     receiveInto: (directoryFd) => bare.receiveInto(directoryFd),
     progress: () => bare.progress(),
     limit: (bytesPerSecond) => bare.limit(bytesPerSecond),
-    close: async () => {
-      await bare.close();
-      await transport.close();
+    close: () => {
+      closing ??= bare.close().then(() => transport.close());
+      return closing;
     },
   };
   return { wire, bare };
