@@ -99,7 +99,10 @@ class JsWire : public Napi::ObjectWrap<JsWire> {
   Napi::Value close(const Napi::CallbackInfo& info) {
     ends_->wire->stop();
     (void)ends_->sender.post_last(info.Env(), [] { return virt::Value(); });
-    return ends_->receiver.post_last(info.Env(), [] { return virt::Value(); });
+    return ends_->receiver.post_last(info.Env(), [wire = ends_->wire] {
+      wire->hang_up();  // a capture that was made with it may be closed later, and the other end waits for this
+      return virt::Value();
+    });
   }
 
   std::shared_ptr<Ends> ends_;

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 
@@ -53,6 +54,11 @@ Wire::Wire(UniqueFd in, UniqueFd out)
 void Wire::stop() {
   const uint64_t one = 1;
   (void)!write(stop_.get(), &one, sizeof one);
+}
+
+void Wire::hang_up() {
+  // A pipe's end is closed with the last descriptor; threads may be using these.
+  for (const int fd : {in_.get(), out_.get()}) (void)shutdown(fd, SHUT_RDWR);
 }
 
 void Wire::wait(int fd, short events) {

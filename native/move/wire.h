@@ -43,6 +43,8 @@ class Wire {
   std::optional<std::string> next();
   // Whoever waits gets ERR_ABORTED, now and later.
   void stop();
+  // The other end hears that this is all, though others may still have this object. What was sent arrives.
+  void hang_up();
   // Bytes a second; 0: as many as go. From any thread.
   void limit(uint64_t bytes_per_second) { limit_ = bytes_per_second; }
 
