@@ -72,7 +72,6 @@ export class Departing implements SourcePod {
       manifest: encodeDraft(
         stringifyManifest({
           ...draft,
-          parts: [{ name: "pages.sum", sizeBytes: 0, sha256: "0".repeat(64) }],
           ...this.#promised(examined),
         }),
         this.arrival,
@@ -84,15 +83,20 @@ export class Departing implements SourcePod {
 
   /** Files that are going to be in the image stand in the draft without content yet, and so does who is to hold connections. */
   #promised({ found }: Examined) {
-    const carriedFiles = found.entries.map(({ layer: _, at: __, ...e }) =>
-      e.type === "file" ? { ...e, name: e.name ?? `files/${"0".repeat(64)}` } : e,
-    );
+    const parts = new Map([["pages.sum", 0]]);
+    const carriedFiles = found.entries.map(({ layer: _, at: __, ...e }, n) => {
+      if (e.type !== "file") return e;
+      const name = e.name ?? `files/${n.toString(16).padStart(64, "0")}`;
+      parts.set(name, e.sizeBytes);
+      return { ...e, name };
+    });
     const { holdAt } = this.#options;
     const reach = holdAt === undefined ? undefined : parseReach(holdAt);
     return {
+      parts: [...parts].map(([name, sizeBytes]) => ({ name, sizeBytes, sha256: none })),
       ...(carriedFiles.length > 0 ? { carriedFiles } : {}),
       // There is a key, and perhaps a port, when there is a holder.
-      ...(reach && { holder: { key: "0".repeat(64), reach } }),
+      ...(reach && { holder: { key: none, reach } }),
     };
   }
 
@@ -146,6 +150,9 @@ export class Departing implements SourcePod {
     this.#writer?.discard();
   }
 }
+
+/** A hash that is not known yet. */
+const none = "0".repeat(64);
 
 /** Removes what a supervisor that was killed has left of an image here. Its pod's outgoing note has to be locked. */
 export function sweepDeparture(id: string): void {

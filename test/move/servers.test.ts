@@ -49,7 +49,8 @@ t.test("PostgreSQL with psql in a transaction", async (t) => {
   const [init, ...initArgs] = words(needs("initdb"), "-D", data, "-U", "tester", "-A", "trust", "--no-sync");
   run(init, initArgs, { cwd: directory, env: { PATH: process.env["PATH"], LC_ALL: "C" } });
   writeFileSync(join(data, "pg_hba.conf"), "host all all 0.0.0.0/0 trust\n");
-  const server = words(needs("postgres"), "-D", data, "-k", directory, "-c", "listen_addresses=*");
+  // Both hosts see one disk: a unix socket's name would be taken there.
+  const server = words(needs("postgres"), "-D", data, "-k", "", "-c", "listen_addresses=*");
   await told(a, "run", "-d", "--name", "base", "-w", directory, "-e", "LC_ALL=C", "--", ...server);
   await logHas(a, "ready to accept connections");
   const flags = ["--no-psqlrc", "-qAt", "--set=ON_ERROR_STOP=1", "-h", a.address, "-U", "tester", "postgres"];
