@@ -15,6 +15,7 @@
 #include "base/fault.h"
 #include "resources/far_socket.h"
 #include "resources/inet_address.h"
+#include "resources/tcp_repair.h"
 #include "sys/clocks.h"
 #include "sys/file.h"
 #include "sys/proc.h"
@@ -200,7 +201,7 @@ Value CaptureJob::hold(const std::string& name, const std::string& key, const Va
     if (h.held) held.push_back(&h);
   }
   if (std::all_of(held.begin(), held.end(), [](const Handle* h) { return h->held == HeldAs::inside; }))
-    return Value::map().set("count", 0).set("far", far_);
+    return Value::map().set("count", 0).set("far", far_).set("repaired", Value::list());
   const std::string address = reach.is_null() ? std::string() : packed_inet(reach);
   int64_t port = 0;
   const auto ask = [&](const std::vector<const Handle*>& some) {
@@ -234,7 +235,31 @@ Value CaptureJob::hold(const std::string& name, const std::string& key, const Va
   result.set("count", static_cast<int64_t>(held.size()));
   if (port != 0) result.set("port", port);
   result.set("far", far_);
-  return result;
+  return result.set("repaired", read_silent(held));
+}
+
+// Init has them by now: if we come to nothing it ends the silence.
+Value CaptureJob::read_silent(const std::vector<const Handle*>& held) {
+  std::vector<const Handle*> silent;
+  for (const Handle* h : held) {
+    if (h->held == HeldAs::repair) silent.push_back(h);
+  }
+  Value states = Value::list();
+  if (silent.empty()) return states;
+  for (const Handle* h : silent) {
+    if (const int error = silence(h->dup.get()); error != 0)
+      throw OsError("setsockopt", error, "silencing a TCP connection");
+  }
+  fault_point("repair-silent");
+  await_silence();
+  for (const Handle* h : silent) {
+    Value one = Value::list();
+    one.push(h->id);
+    one.push(try_read_connection(h->dup.get()));
+    states.push(std::move(one));
+  }
+  fault_point("repair-read");
+  return states;
 }
 
 void CaptureJob::release() {
@@ -413,6 +438,30 @@ void far_failure(int error) {
 
 }  // namespace
 
+// Whoever commits ends their silence.
+void RebuildJob::give_silent() {
+  const auto& silent = rebuild_->fill_silent();
+  fault_point("repair-filled");
+  for (size_t at = 0; at < silent.size(); at += protocol::kMostHeldInFrame) {
+    const size_t end = std::min(silent.size(), at + protocol::kMostHeldInFrame);
+    Writer w;
+    w.number(static_cast<uint32_t>(end - at));
+    std::vector<int> fds;
+    for (size_t i = at; i < end; ++i) {
+      const SpokenOptions spoken = spoken_in(silent[i].record->at("options"));
+      for (const uint32_t n : {spoken.reuse_address, spoken.keep_alive, spoken.user_timeout_ms}) w.number(n);
+      fds.push_back(silent[i].fd.get());
+    }
+    try {
+      control_->call(Type::kSilent, w.bytes(), "giving silent connections to the pod's init", fds);
+    } catch (const OsError& e) {
+      if (e.error() != EMFILE && e.error() != ETOOMANYREFS) throw;
+      throw OsError("ERR_TOO_MANY_FILES", "sendmsg", e.error(),
+                    "the pod's init cannot take " + std::to_string(silent.size()) + " connections");
+    }
+  }
+}
+
 UniqueFd RebuildJob::commit() {
   progress_.phase = "commit";
   fault_point("rebuild-commit");
@@ -420,6 +469,7 @@ UniqueFd RebuildJob::commit() {
   w.number(static_cast<uint32_t>(plan_.at("firstPid").as_int(2, 1 << 22)));
   w.number(static_cast<uint32_t>(plan_.get_bool("firstEnded", false)));
   w.number(static_cast<int32_t>(plan_.get_int("firstStatus", 0)));
+  give_silent();
   try {
     control_->call(Type::kCommit, w.bytes(), "committing the pod");
   } catch (const OsError& e) {
