@@ -271,8 +271,7 @@ void Rebuild::forget_stop(GrownProcess& parent, const GrownProcess& child) {
 std::vector<RebuildContext::Silent>& Rebuild::fill_silent() {
   for (const auto& [record, fd, whole] : context_->silent) {
     if (whole) continue;
-    const int family = record->at("family").as_string() == "ipv4" ? AF_INET : AF_INET6;
-    fill_connection(record->at("repair"), record->at("options"), family, fd.get());
+    fill_connection(record->at("repair"), record->at("options"), fd.get());
   }
   return context_->silent;
 }

@@ -19,7 +19,6 @@
 #include "base/error.h"
 #include "base/scope_exit.h"
 #include "resources/socket_options.h"
-#include "resources/tcp_segment.h"
 #include "sys/clocks.h"
 
 namespace virt {
@@ -33,12 +32,12 @@ constexpr uint32_t kMaxSegment = 2, kWindowScale = 3, kSelective = 4, kTimestamp
 struct StateName {
   int state;
   const char* name;
-  bool fin_sent, fin_received;
+  bool fin_sent;
 };
 constexpr StateName kStates[] = {
-    {TCP_ESTABLISHED, "established", false, false}, {TCP_CLOSE_WAIT, "close-wait", false, true},
-    {TCP_FIN_WAIT1, "fin-wait-1", true, false},     {TCP_FIN_WAIT2, "fin-wait-2", true, false},
-    {TCP_LAST_ACK, "last-ack", true, true},         {TCP_CLOSING, "closing", true, true},
+    {TCP_ESTABLISHED, "established", false}, {TCP_CLOSE_WAIT, "close-wait", false},
+    {TCP_FIN_WAIT1, "fin-wait-1", true},     {TCP_FIN_WAIT2, "fin-wait-2", true},
+    {TCP_LAST_ACK, "last-ack", true},        {TCP_CLOSING, "closing", true},
 };
 
 const StateName* state_of(int state) {
@@ -151,8 +150,12 @@ Value try_read_connection(int fd) {
   const uint32_t sent = sequence(fd, TCP_SEND_QUEUE) - (name->fin_sent ? 1 : 0);
   if (name->fin_sent && info.tcpi_state != TCP_FIN_WAIT2) --unacknowledged;
   const std::string out = peek(fd, TCP_SEND_QUEUE, unacknowledged);
-  const uint32_t received = sequence(fd, TCP_RECV_QUEUE) - (name->fin_received ? 1 : 0);
+  // An end of the peer's counts as a byte too. A socket cannot be told of it but by a segment, and is rebuilt with SHUT_RD, for its
+  // program the same; so its queue is one further on, and its last number is that which the peer knows.
+  const uint32_t received = sequence(fd, TCP_RECV_QUEUE);
   const std::string in = peek(fd, TCP_RECV_QUEUE, waiting(fd, SIOCINQ));
+  pollfd ended{fd, POLLRDHUP, 0};
+  if (poll(&ended, 1, 0) > 0 && (ended.revents & POLLRDHUP) != 0) v.set("ended", true);
   v.set("sendSequence", static_cast<int64_t>(sent - static_cast<uint32_t>(out.size())));
   v.set("receiveSequence", static_cast<int64_t>(received - static_cast<uint32_t>(in.size())));
   v.set("unacknowledged", Value::bytes(out.data(), out.size()));
@@ -195,7 +198,6 @@ void set_window(int fd, const Value& state) {
   window.max_window = std::max(number(state, "mostSendWindow"), window.snd_wnd);
   window.rcv_wnd = number(state, "receiveWindow");
   window.rcv_wup = number(state, "receiveWindowFrom");
-  // The peer's end, if it was received, comes after this.
   set_tcp(fd, TCP_REPAIR_QUEUE, TCP_RECV_QUEUE, kMaking);
   const auto next = static_cast<uint32_t>(get_tcp(fd, TCP_QUEUE_SEQ, kMaking));
   if (static_cast<int32_t>(window.rcv_wup - next) > 0) window.rcv_wup = next;
@@ -229,6 +231,12 @@ void set_agreed(int fd, const Value& state) {
   check(setsockopt(fd, IPPROTO_TCP, TCP_REPAIR_OPTIONS, agreed.data(),
                    static_cast<socklen_t>(agreed.size() * sizeof agreed[0])),
         "setsockopt", kMaking);
+}
+
+// As tcp(7) takes it from programs.
+int user_segment(const Value& state) {
+  constexpr int kLeast = 88, kMost = 32767;
+  return std::clamp(static_cast<int>(state.at("maxSegment").as_int()), kLeast, kMost);
 }
 
 // Lets it have an address that no interface has yet.
@@ -292,6 +300,8 @@ UniqueFd make_connection(const Value& state, const Value& options, int family, b
   set_tcp(fd.get(), TCP_QUEUE_SEQ, static_cast<int>(number(state, "sendSequence")), kMaking);
   set_tcp(fd.get(), TCP_REPAIR_QUEUE, TCP_RECV_QUEUE, kMaking);
   set_tcp(fd.get(), TCP_QUEUE_SEQ, static_cast<int>(number(state, "receiveSequence")), kMaking);
+  // What the peer takes is known to the kernel before it looks at the way there, or it would send small segments for good.
+  set_tcp(fd.get(), TCP_MAXSEG, user_segment(state), kMaking);
   if (early) set_early(fd.get(), family, 1);
   if (bind(fd.get(), local.get(), local.size) != 0) {
     if (errno != EADDRNOTAVAIL) throw OsError("bind", errno, "binding " + show(local));
@@ -307,38 +317,23 @@ UniqueFd make_connection(const Value& state, const Value& options, int family, b
                       " already: end what has it, or its holder (virt-run rm -f)");
   }
   if (early) set_early(fd.get(), family, 0);
+  set_tcp(fd.get(), TCP_MAXSEG, 0, kMaking);
   set_agreed(fd.get(), state);
   set_timestamp(fd.get(), state);
   return fd;
 }
 
-void fill_connection(const Value& state, const Value& options, int family, int fd) {
+void fill_connection(const Value& state, const Value& options, int fd) {
   const StateName& name = state_named(state.at("state").as_string());
   put(fd, TCP_RECV_QUEUE, queue_of(state, "unread"));
   // As if all of it had been sent, though some may have waited for the peer's window: so nothing that the peer acknowledges is
   // news to us, whatever the old host has sent since this was read. What is missing there is repeated.
   put(fd, TCP_SEND_QUEUE, queue_of(state, "unacknowledged"));
   set_window(fd, state);
-  const auto receive_end = [&] {
-    Segment end;
-    end.from = unpack_inet(state.at("peer"), family);
-    end.to = unpack_inet(state.at("local"), family);
-    end.sequence = number(state, "receiveSequence") + static_cast<uint32_t>(queue_of(state, "unread").size());
-    end.acknowledged = number(state, "sendSequence");
-    const Value* scales = state.find("windowScales");
-    const uint32_t window =
-        number(state, "sendWindow") >> (scales == nullptr ? 0 : scales->as_list().at(0).as_int(0, 14));
-    end.window = static_cast<uint16_t>(std::min<uint32_t>(window, UINT16_MAX));
-    inject_end(end, fd);
-  };
-  // In repair mode it is put into the queue, and not sent.
-  const auto send_end = [&] {
-    set_tcp(fd, TCP_REPAIR_QUEUE, TCP_SEND_QUEUE, kMaking);
-    check(shutdown(fd, SHUT_WR), "shutdown", kMaking);
-  };
-  if (name.state == TCP_CLOSE_WAIT || name.state == TCP_LAST_ACK) receive_end();
-  if (name.fin_sent) send_end();
-  if (name.state == TCP_CLOSING) receive_end();
+  // In repair mode our end is put into the queue, and not sent; that the peer's has come is told to nobody.
+  set_tcp(fd, TCP_REPAIR_QUEUE, TCP_SEND_QUEUE, kMaking);
+  if (name.fin_sent) check(shutdown(fd, SHUT_WR), "shutdown", kMaking);
+  if (state.get_bool("ended", false)) check(shutdown(fd, SHUT_RD), "shutdown", kMaking);
   set_tcp(fd, TCP_REPAIR_QUEUE, TCP_NO_QUEUE, kMaking);
   const int unlocked = 0;
   (void)setsockopt(fd, SOL_SOCKET, SO_BUF_LOCK, &unlocked, sizeof unlocked);

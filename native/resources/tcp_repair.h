@@ -18,7 +18,7 @@ bool may_repair(const UniqueFd& fresh);
 std::string repair_obstacle(int fd, int tcp_state);
 
 // Of a connection that is silent, while nothing in the kernel is under way to it any more: reads it without changing it. {state,
-// local, peer, sendSequence, receiveSequence, unacknowledged, unread, maxSegment, windowScales?, selective?, timestamp?, sendWindow …,
+// local, peer, sendSequence, receiveSequence, unacknowledged, unread, ended?, maxSegment, windowScales?, selective?, timestamp?, sendWindow …,
 // realtimeMs}; null if it has ended.
 Value try_read_connection(int fd);
 // All segments that a filter let pass before now have been dealt with.
@@ -28,7 +28,7 @@ void await_silence();
 // come to this host later.
 UniqueFd make_connection(const Value& state, const Value& options, int family, bool early);
 // What waited in its queues, and what of it was closed. From here on its timers run: for the last moment.
-void fill_connection(const Value& state, const Value& options, int family, int fd);
+void fill_connection(const Value& state, const Value& options, int fd);
 // What end_silence() is to give it, of its record's options.
 SpokenOptions spoken_in(const Value& options);
 

@@ -35,13 +35,8 @@ int spoken_options(int fd, SpokenOptions* options) {
 }
 
 int silence(int fd) {
-  sock_filter code[] = {
-      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, static_cast<uint32_t>(SKF_AD_OFF + SKF_AD_MARK)),
-      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, kSilenceMark, 0, 1),
-      BPF_STMT(BPF_RET | BPF_K, UINT32_MAX),
-      BPF_STMT(BPF_RET | BPF_K, 0),
-  };
-  const sock_fprog program{static_cast<unsigned short>(std::size(code)), code};
+  sock_filter nothing[] = {BPF_STMT(BPF_RET | BPF_K, 0)};
+  const sock_fprog program{static_cast<unsigned short>(std::size(nothing)), nothing};
   if (setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) != 0) return errno;
   // A peer that is not answered would be reset by keepalive probes, and we would give up after some 15 minutes (tcp(7)).
   return first_error(set(fd, SOL_SOCKET, SO_KEEPALIVE, 0), set(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, INT_MAX));

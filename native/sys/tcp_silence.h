@@ -12,9 +12,6 @@ struct SpokenOptions {
   uint32_t reuse_address = 0, keep_alive = 0, user_timeout_ms = 0;
 };
 
-// With this mark (SO_MARK) a segment of our own passes the filter.
-inline constexpr uint32_t kSilenceMark = 0x56524e54;
-
 // All of these give 0 or errno.
 int spoken_options(int fd, SpokenOptions* options);
 // What comes is dropped from here on, though what came before may still be under way in the kernel (membarrier(2)). Needs no

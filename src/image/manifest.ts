@@ -186,6 +186,8 @@ const repair = v.object({
   receiveSequence: sequence,
   unacknowledged: queued,
   unread: queued,
+  /** Nothing more comes: the peer has ended it, or the program does not want it. */
+  ended: optional(v.boolean()),
   maxSegment: v.pipe(count, v.minValue(1), v.maxValue(65535)),
   windowScales: optional(v.strictTuple([scale, scale])),
   selective: optional(v.boolean()),

@@ -147,7 +147,7 @@ for (const family of families) {
     const written = await pod.do<number>("fill('one', 'pod')", timeout);
     const come = await peer.do<number>("fill('one', 'peer')", timeout);
     const image = await pod.detach(repair);
-    t.match(await pod.tryReattach(image, b), { code: 1, err: /not on this host[\s\S]*ERR_CONNECTION/ });
+    t.match(await pod.tryReattach(image, b), { code: 125, err: /not on this host[\s\S]*ERR_CONNECTION/ });
     await give(a, "del");
     await give(b, "add");
     await pod.reattach(image, b);
