@@ -83,6 +83,8 @@ export interface NativeCapture {
     port?: number;
     /** Relays to holders elsewhere that stand still (`leave`). */
     far: { address: string; port: number; cutLimitMs: number; key: Buffer; state: Buffer }[];
+    /** States of TCP connections by handle; null: it has ended. */
+    repaired: [handle: number, state: Data | null][];
   }>;
   thaw(): Promise<void>;
   /** init kills everything in the pod. */

@@ -7,6 +7,7 @@
 #include "base/fault.h"
 #include "engine/jobs.h"
 #include "resources/inet_address.h"
+#include "resources/tcp_repair.h"
 #include "sys/memory_file.h"
 
 namespace virt {
@@ -161,7 +162,7 @@ Value CaptureJob::hold(const std::string& name, const std::string& key, const Va
     if (h.held) held.push_back(&h);
   }
   if (std::all_of(held.begin(), held.end(), [](const Handle* h) { return h->held == HeldAs::inside; }))
-    return Value::map().set("count", 0).set("far", far_);
+    return Value::map().set("count", 0).set("far", far_).set("repaired", Value::list());
   const std::string address = reach.is_null() ? std::string() : packed_inet(reach);
   int64_t port = 0;
   const auto ask = [&](const std::vector<const Handle*>& some) {
@@ -195,7 +196,31 @@ Value CaptureJob::hold(const std::string& name, const std::string& key, const Va
   result.set("count", static_cast<int64_t>(held.size()));
   if (port != 0) result.set("port", port);
   result.set("far", far_);
-  return result;
+  return result.set("repaired", read_silent(held));
+}
+
+// Init has them by now: if we come to nothing it ends the silence.
+Value CaptureJob::read_silent(const std::vector<const Handle*>& held) {
+  std::vector<const Handle*> silent;
+  for (const Handle* h : held) {
+    if (h->held == HeldAs::repair) silent.push_back(h);
+  }
+  Value states = Value::list();
+  if (silent.empty()) return states;
+  for (const Handle* h : silent) {
+    if (const int error = silence(h->dup.get()); error != 0)
+      throw OsError("setsockopt", error, "silencing a TCP connection");
+  }
+  fault_point("repair-silent");
+  await_silence();
+  for (const Handle* h : silent) {
+    Value one = Value::list();
+    one.push(h->id);
+    one.push(try_read_connection(h->dup.get()));
+    states.push(std::move(one));
+  }
+  fault_point("repair-read");
+  return states;
 }
 
 void CaptureJob::release() {

@@ -39,7 +39,7 @@ class CaptureJob {
   void thaw();
   // Gives init what leads to outside, to keep when the pod is released, under a socket of this name beside its own. How many
   // there are; with none nothing is done. `reach`: {address, port}, where other hosts find it, or null. {count, port?, far: [{address, port,
-  // key, state}]}
+  // key, state}], repaired: [[handle, its state, or null if it has ended meanwhile]]}
   Value hold(const std::string& name, const std::string& key, const Value& reach);
   // The image is complete and safe: init kills the pod.
   void release();
@@ -51,6 +51,8 @@ class CaptureJob {
   std::map<uint64_t, std::pair<int, uint32_t>> look_far(bool freeze);
 
   CaptureOptions options_;
+  Value read_silent(const std::vector<const Handle*>& held);
+
   Value far_ = Value::list();  // relays that stand still: {address, port, key, state}
   std::unique_ptr<Capture> capture_;
   Value record_;
@@ -70,6 +72,7 @@ class RebuildJob {
  private:
   std::map<int64_t, UniqueFd> take_held();
   std::map<int64_t, UniqueFd> make_far();
+  void give_silent();
 
   Value plan_;
   protocol::LaunchPlan launch_;

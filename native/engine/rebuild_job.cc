@@ -1,6 +1,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <set>
 #include <utility>
@@ -10,6 +11,7 @@
 #include "engine/jobs.h"
 #include "resources/far_socket.h"
 #include "resources/inet_address.h"
+#include "resources/tcp_repair.h"
 #include "sys/clocks.h"
 #include "sys/file.h"
 #include "sys/memory_file.h"
@@ -202,6 +204,30 @@ std::map<int64_t, UniqueFd> RebuildJob::make_far() {
   return all;
 }
 
+// Whoever commits ends their silence.
+void RebuildJob::give_silent() {
+  const auto& silent = rebuild_->fill_silent();
+  fault_point("repair-filled");
+  for (size_t at = 0; at < silent.size(); at += protocol::kMostHeldInFrame) {
+    const size_t end = std::min(silent.size(), at + protocol::kMostHeldInFrame);
+    Writer w;
+    w.number(static_cast<uint32_t>(end - at));
+    std::vector<int> fds;
+    for (size_t i = at; i < end; ++i) {
+      const SpokenOptions spoken = spoken_in(silent[i].record->at("options"));
+      for (const uint32_t n : {spoken.reuse_address, spoken.keep_alive, spoken.user_timeout_ms}) w.number(n);
+      fds.push_back(silent[i].fd.get());
+    }
+    try {
+      control_->call(Type::kSilent, w.bytes(), "giving silent connections to the pod's init", fds);
+    } catch (const OsError& e) {
+      if (e.error() != EMFILE && e.error() != ETOOMANYREFS) throw;
+      throw OsError("ERR_TOO_MANY_FILES", "sendmsg", e.error(),
+                    "the pod's init cannot take " + std::to_string(silent.size()) + " connections");
+    }
+  }
+}
+
 UniqueFd RebuildJob::commit() {
   progress_.phase = "commit";
   fault_point("rebuild-commit");
@@ -209,6 +235,7 @@ UniqueFd RebuildJob::commit() {
   w.number(static_cast<uint32_t>(plan_.at("firstPid").as_int(2, 1 << 22)));
   w.number(static_cast<uint32_t>(plan_.get_bool("firstEnded", false)));
   w.number(static_cast<int32_t>(plan_.get_int("firstStatus", 0)));
+  give_silent();
   try {
     control_->call(Type::kCommit, w.bytes(), "committing the pod");
   } catch (const OsError& e) {

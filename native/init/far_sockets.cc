@@ -112,7 +112,7 @@ int FarSockets::make(const protocol::FarPlan& plan, int state, int unread_file,
   }
   std::string bytes;
   if (unread_file >= 0) {
-    if (const int error = read_all(unread_file, &bytes); error != 0) return error;
+    if (const int error = read_memory_file(unread_file, SIZE_MAX, &bytes); error != 0) return error;
   }
   std::string_view left = bytes;
   Through& through = throughs_[plan.through];

@@ -30,6 +30,10 @@ constexpr size_t kMostTakers = 16, kMostHeld = 1 << 20;
 }  // namespace
 
 Holder::~Holder() {
+  // The pod goes on.
+  for (const Held& h : held_) {
+    if (h.sort == HeldSort::kRepair && !detached_) (void)end_silence(h.socket.get(), h.spoken);
+  }
   if (listener_) unlinkat(directory_.get(), name_.c_str(), 0);
 }
 
@@ -84,6 +88,16 @@ int Holder::listen_for_others(std::string_view address, uint32_t cut_limit_ms) {
 
 int Holder::start() {
   since_ns_ = monotonic_ns();
+  for (const Held& h : held_) {
+    if (h.sort != HeldSort::kRepair) continue;
+    if (const int error = close_silently(h.socket.get()); error != 0) return error;
+  }
+  const int error = start_relay();
+  detached_ = error == 0;
+  return error;
+}
+
+int Holder::start_relay() {
   if (!far_listener_) return 0;
   relay::Key key;
   if (!relay_key(key_, &key)) return EINVAL;
@@ -115,7 +129,11 @@ bool Holder::look_at_relay() {
 
 int Holder::add(uint32_t id, HeldSort sort, UniqueFd fd) {
   if (!listener_ || held_.size() >= kMostHeld) return EINVAL;
-  held_.push_back({id, sort, std::move(fd)});
+  Held h{id, sort, std::move(fd), {}};
+  if (sort == HeldSort::kRepair) {
+    if (const int error = spoken_options(h.socket.get(), &h.spoken); error != 0) return error;
+  }
+  held_.push_back(std::move(h));
   return 0;
 }
 
@@ -181,7 +199,7 @@ bool Holder::knows_key(std::string_view key) const {
 protocol::HoldStatus Holder::status() {
   protocol::HoldStatus s;
   for (const Held& h : held_) {
-    s.connections += h.sort == HeldSort::kConnection ? 1 : 0;
+    s.connections += h.sort == HeldSort::kConnection || h.sort == HeldSort::kRepair ? 1 : 0;
     s.listeners += h.sort == HeldSort::kListener ? 1 : 0;
     s.datagrams += h.sort == HeldSort::kDatagram ? 1 : 0;
   }

@@ -14,6 +14,7 @@
 #include "init/protocol.h"
 #include "relay/relay.h"
 #include "sys/fd.h"
+#include "sys/tcp_silence.h"
 
 namespace virt::init {
 
@@ -42,6 +43,7 @@ class Holder {
     uint32_t id;
     protocol::HeldSort sort;
     UniqueFd socket;
+    SpokenOptions spoken;  // of kRepair
   };
 
   void accept_taker();
@@ -51,13 +53,15 @@ class Holder {
   [[nodiscard]] bool knows_key(std::string_view key) const;
   [[nodiscard]] protocol::HoldStatus status();
 
+  int start_relay();
   bool look_at_relay();
 
   UniqueFd directory_, listener_, far_listener_;
   uint16_t port_ = 0;
   relay::Options options_;
   std::unique_ptr<relay::Relay> relay_;
-  bool pumps_ = false;    // anything that a relay pumps
+  bool pumps_ = false;  // anything that a relay pumps
+  bool detached_ = false;
   bool gone_on_ = false;  // a relay has come: the pod is on another host
   std::string name_, key_;
   std::vector<Held> held_;

@@ -51,6 +51,9 @@ enum class Type : uint16_t {
   // riding: sockets that lead through a holder on another host
   kFar =
       24,  // u32 freeze? → u32 count, of each FarState, its state in a memfd riding if frozen: until the connection goes
+  kSilent =
+      27,  // rebuild: u32 count, of each u32 SO_REUSEADDR, u32 SO_KEEPALIVE, u32 TCP_USER_TIMEOUT, its descriptor riding: a
+           // TCP connection that is silent (sys/tcp_silence.h) until kCommit
   kCatchUp = 20,  // the journal holds all that was done so far when the answer comes
   // requests to a holder (init/holder.h), which answers kHello (text key, or nothing) with a HoldStatus
   kTake = 21,  // text key, u32 from → u32 how many there are, u32 count, u32 ids, their descriptors riding
@@ -79,8 +82,9 @@ static_assert(sizeof(FrameHeader) == 12);
 
 inline constexpr size_t kKeyBytes = 32;
 inline constexpr size_t kMostHeldInFrame = 128;
-// kInside: between two processes of the pod, through a listener that is held.
-enum class HeldSort : uint32_t { kConnection = 0, kListener = 1, kDatagram = 2, kInside = 3 };
+// kInside: between two processes of the pod, through a listener that is held. kRepair: a TCP connection whose state goes along; it
+// is silent (sys/tcp_silence.h) as long as it is held.
+enum class HeldSort : uint32_t { kConnection = 0, kListener = 1, kDatagram = 2, kInside = 3, kRepair = 4 };
 
 // A socket whose other end is kept on another host. Addresses as the kernel has them (sockaddr); empty: none.
 struct FarSocket {

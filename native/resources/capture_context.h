@@ -96,7 +96,7 @@ class CaptureContext {
       int port = 0;                 // 0: any
     };
     std::vector<Rule> rules;
-    std::string otherwise = "hold";  // "hold", "close", "reconnect"
+    std::string otherwise = "hold";  // "hold", "close", "reconnect", "repair"
     [[nodiscard]] const std::string& of(const std::string& address, int port) const;
   };
   TcpPolicy tcp_policy;
@@ -105,6 +105,8 @@ class CaptureContext {
   // The very handle is there again after a reattach on this host; whatever its record says is for elsewhere. False if nothing
   // is held.
   bool hold(Handle& handle, HeldAs as);
+  // Whether the state of TCP connections may be taken along (tcp_repair.h), by us and by the pod's init; asked once.
+  std::optional<bool> may_repair;
   // Of sockets that lead through a holder on another host: which of the pod's relays, which channel; by inode.
   std::map<uint64_t, std::pair<int, uint32_t>> far;
   std::set<std::string> remapped;  // paths of the pod where something else is, by rule

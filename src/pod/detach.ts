@@ -19,13 +19,13 @@ import { captureOwn } from "../files/own.js";
 import { formatName, formatVersion } from "../image/format.js";
 import { describeHost } from "../image/host.js";
 import { Image, imagePath } from "../image/image.js";
-import { isLiving, type Manifest, type ProcessRecord } from "../image/manifest.js";
+import { type HandleRecord, isLiving, type Manifest, type ProcessRecord } from "../image/manifest.js";
 import { ImpossibleTree, planTree, type TreeProcess } from "../image/tree.js";
 import { ImageWriter } from "../image/writer.js";
 import type { Written } from "../journal/written.js";
 import { type NativeCapture, native } from "../native.js";
 import { relocate, toPod } from "../remap/address.js";
-import { checkTcp, type TcpPolicy, type TcpRule } from "../remap/tcp-policy.js";
+import { checkTcp, keepsConnections, type TcpPolicy, type TcpRule } from "../remap/tcp-policy.js";
 import type { Interposition } from "../rules/interposition.js";
 import { version } from "../version.js";
 import { checkCutLimit, holderSocket, parseReach } from "./holder.js";
@@ -71,7 +71,8 @@ export interface DetachOptions {
   /**
    * What becomes of connections to outside, where `tcpRules` does not say. With "hold" (the default) the pod's init stays and keeps
    * them, listening and datagram sockets too, until a reattach on this host takes them; where
-   * neither this nor a rule says "hold" it keeps no socket at all.
+   * neither this nor a rule says "hold" or "repair" it keeps no socket at all. With "repair" it keeps them silent, and their state
+   * goes along.
    * A snapshot holds nothing: its source goes on.
    */
   tcp?: TcpPolicy;
@@ -190,7 +191,7 @@ export async function detach(pod: Pod, options: DetachOptions, kind: "detach" | 
     const held =
       kind === "detach"
         ? await capture.hold(holderName(pod.id), Buffer.from(key, "hex"), reach ? { ...reach, ...cutLimit } : null)
-        : { count: 0, far: [] };
+        : { count: 0, far: [], repaired: [] };
     const far = held.far.map(({ address, port, key, cutLimitMs, state }, i) => {
       const part = `relay-${i}`;
       writeFileSync(join(writer.directory, part), state, { mode: 0o600 });
@@ -206,7 +207,7 @@ export async function detach(pod: Pod, options: DetachOptions, kind: "detach" | 
     const { blockers: _, ...rest } = record;
     // The image says what the pod knows, not what this host made of it.
     const known = { ports: pod.record.ports ?? {}, addresses: pod.record.addresses ?? {} };
-    rest.handles = rest.handles.map((h) => relocate(h, (a) => toPod(known, a)));
+    rest.handles = withStates(rest.handles, held.repaired).map((h) => relocate(h, (a) => toPod(known, a)));
     const image = await writer.finish({
       format: formatName,
       formatVersion,
@@ -278,6 +279,17 @@ export async function detach(pod: Pod, options: DetachOptions, kind: "detach" | 
   }
 }
 
+/** The handles with the states of their TCP connections, by id. One that has ended since the survey has no peer any more. */
+function withStates(handles: readonly HandleRecord[], states: readonly [number, unknown][]): HandleRecord[] {
+  const found = new Map(states);
+  return handles.map((h) => {
+    if (h.kind !== "inet-socket" || !found.has(h.id)) return h;
+    const { peer: _, ...ended } = h;
+    const repair = found.get(h.id) as typeof h.repair | null;
+    return repair ? { ...h, repair } : ended;
+  });
+}
+
 /** What is to be carried, and refuses what is too much: ERR_FILES_LIMIT. */
 async function collectFiles(pod: Pod, survey: Survey, written: Written, options: DetachOptions) {
   const withFiles = options.withFiles ?? "none";
@@ -305,7 +317,7 @@ type Purpose = "detach" | "snapshot" | "check" | "remap" | "export";
 /** Connections to outside are held, or would be, unless the purpose is a snapshot; only a detach takes them away. @internal */
 export function openCapture(pod: Pod, purpose: Purpose, options: DetachOptions = {}): NativeCapture {
   const tcp = checkTcp(options.tcp, options.tcpRules);
-  const wantsHeld = [tcp.otherwise, ...tcp.rules.map(({ policy }) => policy)].includes("hold");
+  const wantsHeld = [tcp.otherwise, ...tcp.rules.map(({ policy }) => policy)].some(keepsConnections);
   return new native.Capture({
     socket: pod.record.socket,
     lock: purpose,

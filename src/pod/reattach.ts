@@ -50,7 +50,8 @@ export interface ReattachOptions extends HookOptions {
   rules?: readonly Rule[];
   /**
    * What becomes of connections to outside that nobody holds any more: "hold" refuses to lose them (ERR_CONNECTION), "close" lets
-   * the program find them reset, "reconnect" dials again; with these a holder on this host gives listening sockets alone. Default "hold".
+   * the program find them reset, "reconnect" dials again; with these a holder on this host gives listening sockets alone. "repair": as "hold", and connections whose state the image has (`tcp`
+   * of DetachOptions) are made though their address is not here yet; they go on when it is. Default "hold".
    */
   tcp?: TcpPolicy;
   /**
@@ -347,7 +348,10 @@ export async function reattach(nameOrImage: string | Image, options: ReattachOpt
         : {}),
     };
     const rebuild = new native.Rebuild(
-      nativePlan(image.path, manifest, { taken, far }, given, plan.tree, remaps),
+      {
+        ...nativePlan(image.path, manifest, { taken, far }, given, plan.tree, remaps),
+        addressesComeLater: options.tcp === "repair",
+      },
       launch,
     );
     stopWatching = watch(rebuild, options);

@@ -1,11 +1,11 @@
 /**
  * Which of an image's sockets a reattach takes from their holder, and what becomes of those that nobody holds.
  */
-import { createConnection } from "node:net";
+import { createConnection, createServer } from "node:net";
 import { type Blocker, VirtError } from "../errors.js";
 import { type HandleRecord, isLiving, type Manifest } from "../image/manifest.js";
 import { showAddress } from "../remap/address.js";
-import type { TcpPolicy } from "../remap/tcp-policy.js";
+import { keepsConnections, type TcpPolicy } from "../remap/tcp-policy.js";
 import { askHolder, type Holding, parseReach } from "./holder.js";
 
 /** What a reattach takes from a holder: handles by id. */
@@ -65,7 +65,7 @@ export async function planHeld(
   options: HeldOptions,
   leadsToIt: (path: string) => boolean,
 ): Promise<HeldPlan> {
-  const wanted = options.tcp === undefined || options.tcp === "hold";
+  const wanted = keepsConnections(options.tcp);
   const sockets = manifest.handles.filter(isSocket);
   const held = sockets.filter((h) => h.held === true);
   const { holder } = image;
@@ -89,7 +89,7 @@ export async function planHeld(
     }
     if (holder && !local) {
       const reach = given ? { ...given, port: given.port || portOf(given.address, holder) } : holder.reach;
-      const through = held.filter(leadsOut).map((h): [number, number] => [h.id, h.id]);
+      const through = held.filter((h) => leadsOut(h) && !stateOf(h)).map((h): [number, number] => [h.id, h.id]);
       const { key, cutLimitMs } = holder;
       if (reach) far.push({ address: reach.address, port: reach.port, key, cutLimitMs, sockets: through });
     }
@@ -102,6 +102,12 @@ export async function planHeld(
     const failure = await canReach(f.address, f.port);
     if (failure === undefined) reached.push(f);
     else if (f.sockets.length > 0) blockers.push(unreachable(manifest, f, failure)); // else it only had to hear of us
+  }
+  if (wanted) {
+    // Made of their states, where they are not taken.
+    const carried = sockets.filter((h) => stateOf(h) !== undefined);
+    for (const h of carried) kept.add(h.id);
+    if (options.tcp !== "repair") blockers.push(...(await notHere(manifest, carried)));
   }
   const lost = planLost(manifest, options.tcp, kept);
   return { ...lost, taken, far: reached, blockers: [...blockers, ...lost.blockers] };
@@ -123,6 +129,41 @@ function goneOn(m: Manifest, holding: Holding, sockets: readonly SocketRecord[])
     hint: "detach it there, or make one without them with --tcp close",
     ...firstUse(m, sockets),
   };
+}
+
+/** The kernel's state of a TCP connection, if the image has it. */
+function stateOf(h: SocketRecord) {
+  return h.kind === "inet-socket" ? h.repair : undefined;
+}
+
+/** Connections whose address this host does not have. */
+async function notHere(m: Manifest, carried: readonly SocketRecord[]): Promise<Blocker[]> {
+  const found = new Map<string, Promise<boolean>>();
+  const blockers: Blocker[] = [];
+  for (const h of carried) {
+    const { address, scope } = stateOf(h)?.local ?? { address: "" };
+    const at = scope === undefined ? address : `${address}%${scope}`;
+    if (!found.has(at)) found.set(at, isHere(at));
+    if (await found.get(at)) continue;
+    blockers.push({
+      code: "ERR_CONNECTION",
+      message: `the address ${address} of the connection to ${shownSocket(h)} is not on this host`,
+      kind: h.kind,
+      path: shownSocket(h),
+      hint: "move the address here first, or reattach with --tcp repair and move it then: nothing is reset in between",
+      ...useOf(m, h),
+    });
+  }
+  return blockers;
+}
+
+/** Whether a socket can be bound to the address. */
+function isHere(host: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const server = createServer();
+    server.once("error", (e: NodeJS.ErrnoException) => resolve(e.code !== "EADDRNOTAVAIL" && e.code !== "EINVAL"));
+    server.listen({ host, port: 0 }, () => server.close(() => resolve(true)));
+  });
 }
 
 function isConnection(h: SocketRecord): boolean {
@@ -205,7 +246,7 @@ function canReach(host: string, port: number): Promise<string | undefined> {
 
 /** Those that nobody holds: all but `kept`. */
 function planLost(manifest: Manifest, tcp: TcpPolicy | undefined, kept: ReadonlySet<number>): HeldPlan {
-  const wanted = tcp === undefined || tcp === "hold";
+  const wanted = keepsConnections(tcp);
   const blockers: Blocker[] = [];
   const notes: string[] = [];
   const handles = manifest.handles.map((h) => {
@@ -215,6 +256,7 @@ function planLost(manifest: Manifest, tcp: TcpPolicy | undefined, kept: Readonly
       notes.push(
         `${shownSocket(h)}: ${h.waiting} ${h.state === "listening" ? "waiting connections" : "bytes that were not read yet"} are lost`,
       );
+    if (free.kind === "inet-socket") delete free.repair;
     if (free.kind === "inet-socket" && free.state === "connected") {
       // One that was over already has no peer.
       if (wanted && (free.peer !== undefined || free.waiting !== undefined)) blockers.push(lost(manifest, h));

@@ -52,8 +52,11 @@ export function command(): Command {
     )
     .option("--rule <file>", "other rules for its system calls, as JSON (docs/interposer.md); may be repeated", collect)
     .addOption(
-      new Option("--tcp <policy>", "connections to outside that nobody holds any more")
-        .choices(["hold", "close", "reconnect"])
+      new Option(
+        "--tcp <policy>",
+        "connections to outside that nobody holds any more; repair: those with their state in the image are made though their address comes to this host later",
+      )
+        .choices(["hold", "close", "reconnect", "repair"])
         .default("hold"),
     )
     .option(
