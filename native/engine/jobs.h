@@ -8,12 +8,14 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/value.h"
 #include "checkpoint/capture.h"
 #include "checkpoint/rebuild.h"
 #include "engine/control_client.h"
 #include "engine/launch.h"
+#include "init/protocol.h"
 
 namespace virt {
 
@@ -48,10 +50,12 @@ class CaptureJob {
   ControlClient control_;
   Progress& progress_;
   UniqueFd terminal_;
-  std::map<uint64_t, std::pair<int, uint32_t>> look_far(bool freeze);
+  FarWays look_far(bool freeze);
+  void note_far_listeners();
 
   CaptureOptions options_;
-  Value far_ = Value::list();  // relays that stand still: {address, port, key, state}
+  Value far_ = Value::list();  // relays that stand still: {address, port, key, state, listeners}
+  std::vector<std::vector<protocol::FarListener>> far_listeners_;  // of each
   std::unique_ptr<Capture> capture_;
   Value record_;
 };

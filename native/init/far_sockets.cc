@@ -126,6 +126,12 @@ int FarSockets::make(const protocol::FarPlan& plan, int state, std::vector<Uniqu
     through.sockets.emplace_back(socket.id, st.st_ino);
     programs->push_back(std::move(program));
   }
+  for (const protocol::FarListener& l : plan.listeners) {
+    StashAddress at;
+    if (!address_of(l.at, &at)) return EINVAL;
+    if (const int error = through.relay->lead(l.id, at.get(), at.size); error != 0) return error;
+    through.listeners.push_back(l);
+  }
   return 0;
 }
 
@@ -199,7 +205,7 @@ namespace {
 
 bool leads(relay::Relay& relay) {
   const relay::Status s = relay.status();
-  return s.over == relay::Over::no && s.streams + s.datagrams > 0;
+  return s.over == relay::Over::no && s.streams + s.datagrams + s.listeners > 0;
 }
 
 }  // namespace
@@ -215,7 +221,10 @@ int FarSockets::look(std::vector<protocol::FarState>* states, std::vector<Unique
         return errno != 0 ? errno : EIO;
       files->push_back(std::move(file));
     }
-    states->push_back({t.key, t.holder, t.cut_limit_ms, t.sockets});
+    std::vector<protocol::FarClient> clients;
+    for (relay::Relay::Client& c : t.relay->clients())
+      clients.push_back({c.id, c.inode, std::move(c.local), std::move(c.peer)});
+    states->push_back({t.key, t.holder, t.cut_limit_ms, t.sockets, std::move(clients), t.listeners});
   }
   return 0;
 }

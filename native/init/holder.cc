@@ -96,6 +96,14 @@ int Holder::start() {
     if (const int error = relay_->add(h.id, std::move(copy), kind); error != 0) return error;
     pumps_ = true;
   }
+  for (const Held& h : held_) {
+    if (h.sort != HeldSort::kListener) continue;
+    UniqueFd copy(fcntl(h.socket.get(), F_DUPFD_CLOEXEC, 0));
+    if (!copy) return errno;
+    // Those of packets are closed when the pod goes on.
+    if (const int error = relay_->keep(h.id, std::move(copy)); error != 0 && error != EPROTOTYPE)
+      return error;
+  }
   relay_->accept_from(std::move(far_listener_));
   return relay_->start();
 }
@@ -106,8 +114,9 @@ bool Holder::look_at_relay() {
   (void)!read(relay_->news_fd(), &count, sizeof count);
   const relay::Status status = relay_->status();
   if (!gone_on_ && (status.met || status.over != relay::Over::no)) {
-    // What is pumped closes when its relay says so; clients are refused from here on.
+    // What is pumped closes when its relay says so; clients that it does not lead on are refused from here on.
     gone_on_ = true;
+    pumps_ = pumps_ || status.listeners > 0;
     held_.clear();
   }
   return status.over == relay::Over::no && (pumps_ || !gone_on_);
@@ -191,6 +200,7 @@ protocol::HoldStatus Holder::status() {
     s.connected = r.connected ? 1 : 0;
     s.connections = r.streams;
     s.datagrams = r.datagrams;
+    s.listeners = r.listeners;
   }
   s.held_ms = static_cast<uint64_t>((monotonic_ns() - since_ns_) / 1'000'000);
   return s;

@@ -20,7 +20,7 @@
 
 namespace virt::protocol {
 
-inline constexpr uint32_t kVersion = 3;
+inline constexpr uint32_t kVersion = 4;
 inline constexpr uint32_t kMostFrameBytes = 8 << 20;  // argv and environment may be large (ARG_MAX)
 
 enum class Type : uint16_t {
@@ -79,6 +79,7 @@ static_assert(sizeof(FrameHeader) == 12);
 
 inline constexpr size_t kKeyBytes = 32;
 inline constexpr size_t kMostHeldInFrame = 128;
+inline constexpr size_t kMostFarListeners = 4096;  // of one holder
 // kInside: between two processes of the pod, through a listener that is held.
 enum class HeldSort : uint32_t { kConnection = 0, kListener = 1, kDatagram = 2, kInside = 3 };
 
@@ -88,19 +89,35 @@ struct FarSocket {
   std::string local, peer;
   std::string unread;  // what the program's socket has in its queue, of one that was far before
 };
+// A listening socket that a holder keeps: by its number there, the name that the pod's own has now (sockaddr), and where that is
+// reached from inside the pod.
+struct FarListener {
+  uint32_t id = 0;
+  std::string name, at;
+};
 struct FarPlan {
   uint32_t through = 0;  // which relay: the first, or one more
   std::string key;
   std::string holder;         // sockaddr of where the holder is found
   uint32_t cut_limit_ms = 0;  // how long the way there may be cut; 0: relay::Options knows
   std::vector<FarSocket> sockets;
+  std::vector<FarListener> listeners;  // whose new clients go on to the pod
 };
 
-// A relay of a pod: where its holder is found, and the inodes of the programs' sockets by channel.
+// The relay's end of a connection to one of the pod's listening sockets.
+struct FarClient {
+  uint32_t channel = 0;
+  uint64_t inode = 0;
+  std::string local, peer;  // sockaddr
+};
+// A relay of a pod: where its holder is found, and the inodes of the programs' sockets by channel. Those of new clients the
+// program has accepted itself: they are known by the other end.
 struct FarState {
   std::string key, holder;
   uint32_t cut_limit_ms = 0;
   std::vector<std::pair<uint32_t, uint64_t>> sockets;
+  std::vector<FarClient> clients;
+  std::vector<FarListener> listeners;
 };
 
 // A holder's answer to kHello.

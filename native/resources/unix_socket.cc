@@ -90,7 +90,7 @@ void capture_connected(Handle& h, CaptureContext& c, const UnixSocketInfo& info,
     if (!name.empty()) h.record.set("peerName", Value::bytes(name.data(), name.size()));
     if (const std::string own = own_unix_name(h.dup.get()); !own.empty())
       h.record.set("name", Value::bytes(own.data(), own.size()));
-    if (c.hold(h, HeldAs::connection)) return;
+    if (c.hold(h, HeldAs::connection, info.peer)) return;
     c.block(h, "ERR_CONNECTION",
             "a unix socket connected to a process outside the pod" +
                 (name.empty() || name[0] == '\0' ? "" : " (" + name + ")"),

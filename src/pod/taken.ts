@@ -5,6 +5,7 @@ import { createConnection, isIP } from "node:net";
 import type { Blocker } from "../errors.js";
 import { type HandleRecord, isLiving, type Manifest } from "../image/manifest.js";
 import type { TcpPolicy } from "../remap/tcp-policy.js";
+import { checkForward, type Forward, heldListeners, type Led, ledOn, notLed } from "./forward.js";
 import { askHolder, type Holding, parseReach } from "./holder.js";
 
 /** What a reattach takes from a holder: handles by id. */
@@ -24,10 +25,13 @@ export interface Far {
   /** How long the way there may be cut. */
   cutLimitMs?: number | undefined;
   sockets: [handle: number, channel: number][];
+  /** Listening sockets whose new clients come through it. */
+  listeners: Led[];
 }
 
 export interface HeldOptions {
   tcp?: TcpPolicy;
+  forward?: Forward;
   /** Where the holder is found from here, if not where the image says. */
   holder?: string;
 }
@@ -65,31 +69,58 @@ export async function planHeld(
     taken = { socket: holder.socket, key: holder.key, ids };
     for (const id of ids) kept.add(id);
   }
-  if (wanted) {
-    for (const [i, { reach, key, cutLimitMs, part }] of (manifest.far ?? []).entries()) {
+  const forward = checkForward(options.forward);
+  const notes: string[] = [];
+  const led = (listeners: readonly Led[]) => {
+    if (forward !== "all") return [];
+    notes.push(...notLed(manifest, listeners));
+    return ledOn(manifest, listeners);
+  };
+  // Also without connections the holder is to hear of us.
+  if (forward === "all" || (wanted && forward !== "none")) {
+    for (const [i, { reach, key, cutLimitMs, part, listeners }] of (manifest.far ?? []).entries()) {
       const through = sockets.flatMap((h) =>
-        h.far?.[0] === i && leadsOut(h) ? [[h.id, h.far[1]] as [number, number]] : [],
+        wanted && h.far?.[0] === i && leadsOut(h) ? [[h.id, h.far[1]] as [number, number]] : [],
       );
-      far.push({ address: reach.address, port: reach.port, key, cutLimitMs, part, sockets: through });
+      const { address, port } = reach;
+      far.push({ address, port, key, cutLimitMs, part, sockets: through, listeners: led(listeners ?? []) });
     }
     if (holder && !local) {
       const reach = options.holder === undefined ? holder.reach : parseReach(options.holder);
-      const through = held.filter(leadsOut).map((h): [number, number] => [h.id, h.id]);
+      const through = held.filter((h) => wanted && leadsOut(h)).map((h): [number, number] => [h.id, h.id]);
       const { key, cutLimitMs } = holder;
-      if (reach) far.push({ address: reach.address, port: reach.port, key, cutLimitMs, sockets: through });
+      const { address, port } = reach ?? {};
+      if (address !== undefined && port !== undefined)
+        far.push({ address, port, key, cutLimitMs, sockets: through, listeners: led(heldListeners(image)) });
     }
   }
+  if (forward === "all" && far.length === 0 && !local)
+    notes.push("nobody leads new clients here: the image does not say where a holder is reached (detach --hold-at)");
+  if (forward === "none") notes.push(...leftAlone(image, local));
   const blockers: Blocker[] = [];
-  if (local?.forwarding !== undefined && wanted) blockers.push(goneOn(local));
+  if (local?.forwarding !== undefined && wanted && forward !== "none") blockers.push(goneOn(local));
   const reached: Far[] = [];
   for (const f of far) {
     for (const [id] of f.sockets) kept.add(id);
     const failure = await canReach(f.address, f.port);
     if (failure === undefined) reached.push(f);
-    else if (f.sockets.length > 0) blockers.push(unreachable(f, failure)); // else it only had to hear of us
+    else if (f.sockets.length + f.listeners.length > 0) blockers.push(unreachable(f, failure)); // else it only had to hear of us
   }
-  const lost = planLost(manifest, options.tcp, kept);
-  return { ...lost, taken, far: reached, blockers: [...blockers, ...lost.blockers] };
+  const clients = new Set(reached.flatMap((f) => f.listeners.map(([, id]) => id)));
+  const lost = planLost(manifest, { ...options, forward }, kept, clients);
+  const all = [...blockers, ...lost.blockers];
+  return { ...lost, taken, far: reached, blockers: all, notes: [...notes, ...lost.notes] };
+}
+
+/** Who is not asked: they go on holding. */
+function leftAlone(image: Manifest, local: Holding | undefined): string[] {
+  const { holder, far } = image;
+  const places = [...(far ?? []).map((f) => f.reach), ...(holder?.reach && !local ? [holder.reach] : [])];
+  return places.map((p) => `the holder at ${shownAddress(p)} is left as it is; 'virt-run rm -f' there ends it`);
+}
+
+function shownAddress({ address, port }: { address: string; port: number }): string {
+  return `${isIP(address) === 6 ? `[${address}]` : address}:${port}`;
 }
 
 function goneOn(holding: Holding): Blocker {
@@ -105,14 +136,15 @@ function isConnection(h: SocketRecord): boolean {
   return h.state === "connected" || h.state === "outside";
 }
 
-function unreachable({ address, port, sockets }: Far, failure: string): Blocker {
-  const where = `${isIP(address) === 6 ? `[${address}]` : address}:${port}`;
-  const what = `${sockets.length} ${sockets.length === 1 ? "connection" : "connections"}`;
+function unreachable({ sockets, ...at }: Far, failure: string): Blocker {
+  const where = shownAddress(at);
+  const n = sockets.length;
+  const what = n === 0 ? "new clients" : `${n} ${n === 1 ? "connection" : "connections"}`;
   return {
     code: "ERR_CONNECTION",
     message: `the holder of ${what} is not reached at ${where} (${failure})`,
     path: where,
-    hint: "say where it is reached from here with --holder ADDRESS:PORT, or give the connections up with --tcp close",
+    hint: `say where it is reached from here with --holder ADDRESS:PORT, or give ${n === 0 ? "them up with --forward established" : "the connections up with --tcp close"}`,
   };
 }
 
@@ -137,23 +169,28 @@ function canReach(host: string, port: number): Promise<string | undefined> {
 }
 
 /** Those that nobody holds: all but `kept`. */
-function planLost(manifest: Manifest, tcp: TcpPolicy | undefined, kept: ReadonlySet<number>): HeldPlan {
+function planLost(
+  manifest: Manifest,
+  { tcp, forward }: HeldOptions,
+  kept: ReadonlySet<number>,
+  led: ReadonlySet<number>,
+): HeldPlan {
   const wanted = tcp === undefined || tcp === "hold";
   const blockers: Blocker[] = [];
   const notes: string[] = [];
   const handles = manifest.handles.map((h) => {
     if (!isSocket(h) || (!h.held && !h.far) || kept.has(h.id)) return h;
     const free = { ...h, held: false };
-    if ((h.waiting ?? 0) > 0)
+    if ((h.waiting ?? 0) > 0 && !led.has(h.id))
       notes.push(
         `${shownSocket(h)}: ${h.waiting} ${h.state === "listening" ? "waiting connections" : "bytes that were not read yet"} are lost`,
       );
     if (free.kind === "inet-socket" && free.state === "connected") {
       // One that was over already has no peer.
-      if (wanted && (free.peer !== undefined || free.waiting !== undefined)) blockers.push(lost(manifest, h));
+      if (wanted && (free.peer !== undefined || free.waiting !== undefined)) blockers.push(lost(manifest, h, forward));
       return { ...free, state: tcp === "reconnect" && free.peer ? ("reconnect" as const) : ("reset" as const) };
     }
-    if (free.kind === "unix-socket" && free.state === "outside" && wanted) blockers.push(lost(manifest, h));
+    if (free.kind === "unix-socket" && free.state === "outside" && wanted) blockers.push(lost(manifest, h, forward));
     return free;
   });
   return { manifest: { ...manifest, handles }, far: [], blockers, notes };
@@ -178,12 +215,15 @@ function shownSocket(h: SocketRecord): string {
   return a === undefined ? "a socket" : h.family === "ipv6" ? `[${a.address}]:${a.port}` : `${a.address}:${a.port}`;
 }
 
-function lost(m: Manifest, h: SocketRecord): Blocker {
+function lost(m: Manifest, h: SocketRecord, forward: Forward | undefined): Blocker {
   const user = m.processes.find((p) => isLiving(p) && p.fds.some(([, id]) => id === h.id));
   const fd = user && isLiving(user) ? user.fds.find(([, id]) => id === h.id)?.[0] : undefined;
   return {
     code: "ERR_CONNECTION",
-    message: `nobody holds the connection to ${shownSocket(h)} any more`,
+    message:
+      forward === "none"
+        ? `the connection to ${shownSocket(h)} is left to its holder (--forward none)`
+        : `nobody holds the connection to ${shownSocket(h)} any more`,
     kind: h.kind,
     path: shownSocket(h),
     hint: "let the program find it reset with --tcp close, or dial again with --tcp reconnect",
