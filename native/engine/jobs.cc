@@ -15,6 +15,7 @@
 #include "base/fault.h"
 #include "resources/far_socket.h"
 #include "resources/inet_address.h"
+#include "resources/socket_options.h"
 #include "sys/clocks.h"
 #include "sys/file.h"
 #include "sys/proc.h"
@@ -337,8 +338,11 @@ Value RebuildJob::build() {
 // They stay the holder's as well until the pod lives: if nothing comes of it, nothing has happened.
 std::map<int64_t, UniqueFd> RebuildJob::take_held() {
   const Value& held = plan_.at("held");
-  std::set<int64_t> wanted;
-  for (const Value& id : held.at("ids").as_list()) wanted.insert(id.as_int());
+  std::map<int64_t, int64_t> wanted;  // the holder's numbers, and the image's
+  for (const Value& id : held.at("ids").as_list())
+    wanted[id.as_list().at(0).as_int()] = id.as_list().at(1).as_int();
+  std::map<int64_t, const Value*> records;
+  for (const Value& h : plan_.at("handles").as_list()) records[h.at("id").as_int()] = &h;
   holder_ = std::make_unique<ControlClient>(ControlClient::connect(held.at("socket").as_string()));
   std::map<int64_t, UniqueFd> all;
   for (uint32_t at = 0, count = 1; at < count;) {
@@ -363,7 +367,13 @@ std::map<int64_t, UniqueFd> RebuildJob::take_held() {
       throw OsError("ERR_TOO_MANY_FILES", "recvmsg", EMFILE, "taking connections back from their holder");
     for (uint32_t i = 0; i < here; ++i) {
       const auto id = int64_t{r.number<uint32_t>()};
-      if (wanted.contains(id)) all[id] = std::move(reply.fds[i]);
+      const auto handle = wanted.find(id);
+      if (handle == wanted.end()) continue;
+      // Who led on clients from there has made it non-blocking.
+      if (const auto record = records.find(handle->second);
+          record != records.end() && record->second->get_string("state", "") == "listening")
+        set_status_flags(reply.fds[i].get(), static_cast<int>(record->second->at("flags").as_int()));
+      all[handle->second] = std::move(reply.fds[i]);
     }
     at += here;
   }

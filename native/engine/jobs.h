@@ -41,7 +41,7 @@ class CaptureJob {
   void thaw();
   // Gives init what leads to outside, to keep when the pod is released, under a socket of this name beside its own. How many
   // there are; with none nothing is done. `reach`: {address, port}, where other hosts find it, or null. {count, port?, far: [{address, port,
-  // key, state}]}
+  // key, state, listeners}]}
   Value hold(const std::string& name, const std::string& key, const Value& reach);
   // The image is complete and safe: init kills the pod.
   void release();
@@ -62,8 +62,8 @@ class CaptureJob {
 
 class RebuildJob {
  public:
-  // The plan: the image's record plus {grow, seedPid, directory, held?: {socket, key, ids},
-  // far?: [{address, port, key, state?, sockets: [[handle, channel]]}]}; `launch` is what virt-init needs.
+  // The plan: the image's record plus {grow, seedPid, directory, held?: {socket, key, ids: [[number there, handle]]},
+  // far?: [{address, port, key, state?, sockets: [[handle, channel]], listeners?: [[number there, handle]]}]}; `launch` is what virt-init needs.
   RebuildJob(Value plan, protocol::LaunchPlan launch, LaunchFiles files, Progress& progress);
 
   // Makes the pod, all of it held. {initPid, notes}

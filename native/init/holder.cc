@@ -230,10 +230,12 @@ void Holder::handle_take(Connection& c, const Frame& f) {
   Reader r(f.payload);
   const std::string key = r.text();
   const auto from = r.number<uint32_t>();
-  if (!r.done() || from > held_.size()) return c.reply(f, EINVAL);
+  if (!r.done()) return c.reply(f, EINVAL);
   if (!knows_key(key)) return c.reply(f, EACCES);
   if (taker_ != nullptr && taker_ != &c) return c.reply(f, EBUSY);
-  if (gone_on_ || (relay_ && !relay_->bar(true))) return c.reply(f, ESTALE);
+  if (gone_on_) return handle_take_back(c, f, from);
+  if (from > held_.size()) return c.reply(f, EINVAL);
+  if (relay_ && !relay_->bar(true)) return c.reply(f, ESTALE);
   taker_ = &c;
   Writer w;
   std::vector<int> fds;
@@ -248,6 +250,24 @@ void Holder::handle_take(Connection& c, const Frame& f) {
 }
 
 // Whoever took them has made a pod of them, or they are to be closed.
+// The pod has come back to this host by way of another one: its listening sockets are its own again.
+void Holder::handle_take_back(Connection& c, const Frame& f, uint32_t from) {
+  const auto listeners = relay_ ? relay_->waiting_listeners() : std::vector<std::pair<uint32_t, UniqueFd>>();
+  if (listeners.empty()) return c.reply(f, ESTALE);
+  if (from > listeners.size()) return c.reply(f, EINVAL);
+  taker_ = &c;
+  Writer w;
+  std::vector<int> fds;
+  const size_t count = std::min(listeners.size() - from, protocol::kMostHeldInFrame);
+  w.number(static_cast<uint32_t>(listeners.size()));
+  w.number(static_cast<uint32_t>(count));
+  for (size_t i = from; i < from + count; ++i) {
+    w.number(listeners[i].first);
+    fds.push_back(listeners[i].second.get());
+  }
+  c.reply_with(f, w.bytes(), fds);
+}
+
 void Holder::handle_drop(Connection& c, const Frame& f) {
   Reader r(f.payload);
   const std::string key = r.text();
@@ -255,6 +275,10 @@ void Holder::handle_drop(Connection& c, const Frame& f) {
   // Who may end us may end us without the key as well (kill(2)).
   if (!key.empty() && !knows_key(key)) return c.reply(f, EACCES);
   if (taker_ != nullptr && taker_ != &c) return c.reply(f, EBUSY);
+  if (gone_on_ && !key.empty()) {  // connections still go through here
+    relay_->refuse_clients();
+    return c.reply(f, 0);
+  }
   held_.clear();
   relay_.reset();
   gone_on_ = false;

@@ -28,6 +28,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "relay/channel.h"
@@ -90,6 +91,10 @@ class Relay {
   // A holder's listening socket of the pod, by its number in the image; it is left alone until a relay has come. If that leads
   // its clients on they become channels, else it is closed. EPROTOTYPE: it is none of streams. EEXIST.
   int keep(uint32_t id, UniqueFd listener);
+  // Copies of those whose clients wait for the pod to come back from somewhere; none while a relay has them.
+  std::vector<std::pair<uint32_t, UniqueFd>> waiting_listeners();
+  // Closes them: new clients are for somebody else.
+  void refuse_clients();
   // A relay's: new clients of a listening socket that the holder keeps are led to this address, where the pod listens now, in the
   // network and the file system of whoever calls start(). Before that. EINVAL.
   int lead(uint32_t listener, const sockaddr* address, socklen_t size);

@@ -34,6 +34,23 @@ int Relay::keep(uint32_t id, UniqueFd listener) {
   return 0;
 }
 
+std::vector<std::pair<uint32_t, UniqueFd>> Relay::waiting_listeners() {
+  const std::lock_guard lock(mutex_);
+  std::vector<std::pair<uint32_t, UniqueFd>> copies;
+  if (is_connected()) return copies;
+  for (const Kept& k : kept_) {
+    UniqueFd copy(fcntl(k.fd.get(), F_DUPFD_CLOEXEC, 0));
+    if (copy) copies.emplace_back(k.id, std::move(copy));
+  }
+  return copies;
+}
+
+void Relay::refuse_clients() {
+  const std::lock_guard lock(mutex_);
+  close_kept(UINT64_MAX);
+  wake();
+}
+
 int Relay::lead(uint32_t listener, const sockaddr* address, socklen_t size) {
   Lead lead;
   if (size > sizeof lead.address || size < sizeof(sa_family_t)) return EINVAL;

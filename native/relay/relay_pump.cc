@@ -34,9 +34,15 @@ bool Relay::take_data(const Record& record, const char* payload) {
     return peer_left_;
   }
   const auto at = streams_.find(record.id);
-  if (at == streams_.end()) return is_client(record.id);
-  Channel* channel = at->second.get();
-  if (channel == nullptr) return true;
+  if (at == streams_.end() && !is_client(record.id)) return false;
+  Channel* channel = at == streams_.end() ? nullptr : at->second.get();
+  if (channel == nullptr) {
+    // It ended while this was on its way, and whoever sent it waits for nothing else.
+    if (record.type == Type::data && !current_->tunnel.is_full())
+      current_->tunnel.put({Type::acked, Mark::none, 0, record.id, 0, 0, record.offset + record.size},
+                           nullptr);
+    return true;
+  }
   if (record.type == Type::data) {
     status_.bytes_in += record.size;
     if (record.address != 0 || !channel->receive(record, payload)) return false;

@@ -6,13 +6,14 @@ import type { Blocker } from "../errors.js";
 import { type HandleRecord, isLiving, type Manifest } from "../image/manifest.js";
 import type { TcpPolicy } from "../remap/tcp-policy.js";
 import { checkForward, type Forward, heldListeners, type Led, ledOn, notLed } from "./forward.js";
-import { askHolder, type Holding, parseReach } from "./holder.js";
+import { askHolder, type Holding, holderSocket, parseReach } from "./holder.js";
+import { loadRecords } from "./store.js";
 
-/** What a reattach takes from a holder: handles by id. */
+/** What a reattach takes from a holder: handles by the numbers it has for them, and by id. */
 export interface Taken {
   socket: string;
   key: string;
-  ids: number[];
+  ids: [held: number, handle: number][];
 }
 
 /** Sockets that are made here and lead through a holder on another host: handles by id, and the numbers they have there. */
@@ -66,15 +67,19 @@ export async function planHeld(
   if (holder && local && local.forwarding === undefined) {
     // Its listening sockets are in the way of new ones, whatever becomes of connections.
     const ids = held.filter((h) => isWhereItWas(image, h, leadsToIt) && (wanted || !isConnection(h))).map((h) => h.id);
-    taken = { socket: holder.socket, key: holder.key, ids };
+    taken = { socket: holder.socket, key: holder.key, ids: ids.map((id) => [id, id]) };
     for (const id of ids) kept.add(id);
   }
+  // Or one from which the pod has come back by way of another host: clients have waited there.
+  if (!taken) taken = await takenBack(image, manifest, leadsToIt);
+  const back = new Set(taken?.ids.map(([, id]) => id));
+  for (const id of back) kept.add(id);
   const forward = checkForward(options.forward);
   const notes: string[] = [];
   const led = (listeners: readonly Led[]) => {
     if (forward !== "all") return [];
     notes.push(...notLed(manifest, listeners));
-    return ledOn(manifest, listeners);
+    return ledOn(manifest, listeners).filter(([, id]) => !back.has(id));
   };
   // Also without connections the holder is to hear of us.
   if (forward === "all" || (wanted && forward !== "none")) {
@@ -110,6 +115,25 @@ export async function planHeld(
   const lost = planLost(manifest, { ...options, forward }, kept, clients);
   const all = [...blockers, ...lost.blockers];
   return { ...lost, taken, far: reached, blockers: all, notes: [...notes, ...lost.notes] };
+}
+
+async function takenBack(
+  image: Manifest,
+  manifest: Manifest,
+  leadsToIt: (path: string) => boolean,
+): Promise<Taken | undefined> {
+  for (const { key, listeners } of manifest.far ?? []) {
+    const ids = (listeners ?? []).filter(([, id]) => {
+      const h = manifest.handles[id];
+      return h !== undefined && isSocket(h) && isWhereItWas(image, h, leadsToIt);
+    });
+    if (ids.length === 0) continue;
+    for (const socket of loadRecords().map(holderSocket)) {
+      const holding = await askHolder(socket, key);
+      if (holding?.forwarding === "cut" && holding.listeners > 0) return { socket, key, ids };
+    }
+  }
+  return undefined;
 }
 
 /** Who is not asked: they go on holding. */
