@@ -20,7 +20,7 @@ interface Doors {
 /** The program listens on all sorts of sockets. */
 async function open({ a, pod }: Stage): Promise<Doors> {
   const unix = path(a.directory, "door");
-  await pod.do(`listen_unix('unix', '${unix}')`);
+  await pod.do(`listen_unix('door', '${unix}')`);
   return {
     v4: await pod.do("listen('v4', AF_INET, '0.0.0.0')"),
     v6: await pod.do("listen('v6', AF_INET6, '::')"),
@@ -80,14 +80,14 @@ t.test("all: who waited, who comes, by any sort of socket", { timeout: 180_000 }
   for (const name of waiting) await pod.do(`accept('${name}', 'v4')`);
   t.equal(await pod.do("whole('waits', 5)"), "early");
   for (const name of waiting) await speak(t, pod, peer, name);
-  await pod.do("accept('waits here', 'unix')");
+  await pod.do("accept('waits here', 'door')");
   await speak(t, pod, local, "waits here");
   await speak(t, pod, peer, "before");
   t.match(await heldOn(a), { forwarding: "connected", connections: 4, listeners: 3 });
 
   await visit(t, pod, peer, "four", "v4", by4(a, doors));
   await visit(t, pod, peer, "six", "v6", by6(a, doors));
-  await visit(t, pod, local, "unix", "unix", byUnix(doors));
+  await visit(t, pod, local, "unix", "door", byUnix(doors));
   const [me, other] = (await pod.do("names('four')")) as [string, number][];
   t.strictSame([me, other?.[0]], [["127.0.0.1", doors.v4], "127.0.0.1"], "it seems to come from here");
   t.equal(await pod.do("names('unix')[0]"), doors.unix);
@@ -177,7 +177,7 @@ t.test("none: the old host is left alone", { timeout: 120_000 }, async (t) => {
   const image = await pod.detach();
   const not = await pod.tryReattach(image, b, "--forward", "none");
   t.not(not.code, 0);
-  t.match(not.err, /is left to its holder \(--forward none\).*\(ERR_CONNECTION\)/s);
+  t.match(not.err, /\(ERR_CONNECTION\).*is left to its holder \(--forward none\)/s);
   const come = await pod.tryReattach(image, b, "--forward", "none", "--tcp", "close");
   t.match(come, { code: 0, err: /the holder at 10\.77\.0\.1:\d+ is left as it is; 'virt-run rm -f' there ends it/ });
   pod.host = b;
@@ -200,7 +200,7 @@ t.test("on to a third host, with clients of both", { timeout: 180_000 }, async (
   await pod.move(b, "--forward", "all");
   await visit(t, pod, peer, "four", "v4", by4(a, doors));
   await visit(t, pod, peer, "six", "v6", by6(a, doors));
-  await visit(t, pod, local, "unix", "unix", byUnix(doors));
+  await visit(t, pod, local, "unix", "door", byUnix(doors));
   await visit(t, pod, peer, "of b", "v4", by4(b, doors));
   const names = await pod.do("[names(n) for n in ('four', 'six', 'unix')]");
   // Unread on both sides.
@@ -224,7 +224,7 @@ t.test("on to a third host, with clients of both", { timeout: 180_000 }, async (
   t.strictSame(got.sort(), ["to a", "to b"]);
   await visit(t, pod, peer, "again a", "v4", by4(a, doors));
   await visit(t, pod, peer, "again b", "v6", by6(b, doors));
-  await visit(t, pod, local, "again unix", "unix", byUnix(doors));
+  await visit(t, pod, local, "again unix", "door", byUnix(doors));
   t.match(await heldOn(a), { forwarding: "connected", listeners: 3 });
   await peer.do("reset('six')");
   t.equal(await pod.fails("rest('six')"), "ECONNRESET");
@@ -249,4 +249,29 @@ t.test("on to a third host, with no more new clients", { timeout: 120_000 }, asy
   await endsHolding(a);
   await kill(pod);
   await endsHolding(b);
+});
+
+t.test("and back: its clients have waited at home", { timeout: 120_000 }, async (t) => {
+  const all = await stage(t);
+  const { a, b, pod, peer } = all;
+  const local = Actor.outside(a);
+  const doors = await open(all);
+  await visit(t, pod, peer, "before", "v4", by4(a, doors));
+  await pod.move(b, "--forward", "all");
+  await visit(t, pod, peer, "four", "v4", by4(a, doors));
+  const image = await pod.detach(["--hold-at", b.address]);
+  await peer.do(by4(a, doors).replace("NAME", "'waits'"));
+  await peer.do(by6(b, doors).replace("NAME", "'waits at b'"));
+  await pod.reattach(image, a, "--forward", "all");
+  await pod.do("accept('waits', 'v4')");
+  await pod.do("accept('waits at b', 'v6')");
+  for (const name of ["before", "four", "waits", "waits at b"]) await speak(t, pod, peer, name);
+  await visit(t, pod, peer, "direct", "v4", by4(a, doors));
+  await visit(t, pod, local, "unix", "door", byUnix(doors));
+  await visit(t, pod, peer, "of b", "v4", by4(b, doors));
+  t.equal(await pod.do("names('direct')[1][0]"), all.c.address, "nobody is between");
+  await kill(pod);
+  await endsHolding(a);
+  await endsHolding(b);
+  await refused(t, peer, by4(a, doors));
 });
