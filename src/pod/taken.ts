@@ -72,14 +72,13 @@ export async function planHeld(
   }
   // Or one from which the pod has come back by way of another host: clients have waited there.
   if (!taken) taken = await takenBack(image, manifest, leadsToIt);
-  const back = new Set(taken?.ids.map(([, id]) => id));
-  for (const id of back) kept.add(id);
+  for (const [, id] of taken?.ids ?? []) kept.add(id);
   const forward = checkForward(options.forward);
   const notes: string[] = [];
-  const led = (listeners: readonly Led[]) => {
-    if (forward !== "all") return [];
+  const led = (key: string, listeners: readonly Led[]) => {
+    if (forward !== "all" || taken?.key === key) return [];
     notes.push(...notLed(manifest, listeners));
-    return ledOn(manifest, listeners).filter(([, id]) => !back.has(id));
+    return ledOn(manifest, listeners);
   };
   // Also without connections the holder is to hear of us.
   if (forward === "all" || (wanted && forward !== "none")) {
@@ -88,7 +87,7 @@ export async function planHeld(
         wanted && h.far?.[0] === i && leadsOut(h) ? [[h.id, h.far[1]] as [number, number]] : [],
       );
       const { address, port } = reach;
-      far.push({ address, port, key, cutLimitMs, part, sockets: through, listeners: led(listeners ?? []) });
+      far.push({ address, port, key, cutLimitMs, part, sockets: through, listeners: led(key, listeners ?? []) });
     }
     if (holder && !local) {
       const reach = options.holder === undefined ? holder.reach : parseReach(options.holder);
@@ -96,7 +95,7 @@ export async function planHeld(
       const { key, cutLimitMs } = holder;
       const { address, port } = reach ?? {};
       if (address !== undefined && port !== undefined)
-        far.push({ address, port, key, cutLimitMs, sockets: through, listeners: led(heldListeners(image)) });
+        far.push({ address, port, key, cutLimitMs, sockets: through, listeners: led(key, heldListeners(image)) });
     }
   }
   if (forward === "all" && far.length === 0 && !local)
