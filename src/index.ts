@@ -15,6 +15,7 @@ export type { Manifest } from "./image/manifest.js";
 export { type Effect, type EffectBase, type EffectSummary, summarize } from "./journal/journal.js";
 export type { DetachOptions, Progress } from "./pod/detach.js";
 export type { ExecOptions, ExecSession } from "./pod/exec.js";
+export type { Forward } from "./pod/forward.js";
 export type { Holding } from "./pod/holder.js";
 export type { PodInfo, ProcessInfo } from "./pod/inspect.js";
 export type { Isolation, IsolationRecord } from "./pod/isolation.js";

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/fault.h"
 #include "engine/jobs.h"
+#include "resources/far_socket.h"
 #include "resources/inet_address.h"
 #include "resources/tcp_repair.h"
 #include "sys/memory_file.h"
@@ -96,7 +97,7 @@ Value CaptureJob::survey() {
   return record_;
 }
 
-std::map<uint64_t, std::pair<int, uint32_t>> CaptureJob::look_far(bool freeze) {
+FarWays CaptureJob::look_far(bool freeze) {
   Writer w;
   w.number(uint32_t{freeze});
   ControlClient::Reply reply;
@@ -114,10 +115,21 @@ std::map<uint64_t, std::pair<int, uint32_t>> CaptureJob::look_far(bool freeze) {
   std::vector<protocol::FarState> states;
   if (!decode(reply.payload, &states) || (freeze && reply.fds.size() != states.size()))
     throw OsError("recvmsg", EPROTO, "asking for the pod's relays");
-  std::map<uint64_t, std::pair<int, uint32_t>> far;
+  FarWays far;
   far_ = Value::list();
+  far_listeners_.clear();
   for (size_t i = 0; i < states.size(); ++i) {
-    for (const auto& [channel, inode] : states[i].sockets) far[inode] = {static_cast<int>(i), channel};
+    const auto way = [i](uint32_t channel) { return FarWays::Way{static_cast<int>(i), channel}; };
+    for (const auto& [channel, inode] : states[i].sockets) far.by_inode[inode] = way(channel);
+    for (const protocol::FarClient& c : states[i].clients) {
+      sa_family_t family = AF_UNSPEC;
+      std::memcpy(&family, c.local.data(), std::min(c.local.size(), sizeof family));
+      if (family == AF_UNIX) {
+        far.by_peer[c.inode] = way(c.channel);
+      } else {
+        far.by_addresses[c.peer + c.local] = way(c.channel);
+      }
+    }
     if (!freeze) continue;
     InetAddress holder;
     holder.size = static_cast<socklen_t>(std::min(states[i].holder.size(), sizeof holder.storage));
@@ -130,6 +142,7 @@ std::map<uint64_t, std::pair<int, uint32_t>> CaptureJob::look_far(bool freeze) {
     one.set("key", Value::bytes(states[i].key.data(), states[i].key.size()));
     one.set("state", Value::bytes(state.data(), state.size()));
     far_.push(std::move(one));
+    far_listeners_.push_back(states[i].listeners);
   }
   return far;
 }
@@ -156,7 +169,33 @@ void CaptureJob::thaw() {
   capture_->thaw();
 }
 
+// The pod's listening sockets, to which its relays lead clients, by their handles.
+void CaptureJob::note_far_listeners() {
+  std::map<std::string, int64_t> handles;
+  for (const Handle& h : capture_->handles()) {
+    const std::string state = h.record.get_string("state", "");
+    if (state == "listening") handles.emplace(far_socket(h.record).local, h.id);
+  }
+  Value all = Value::list();
+  for (size_t i = 0; i < far_listeners_.size(); ++i) {
+    Value listeners = Value::list();
+    for (const protocol::FarListener& l : far_listeners_[i]) {
+      const auto found = handles.find(l.name);
+      if (found == handles.end()) continue;  // the program has closed it
+      Value one = Value::list();
+      one.push(static_cast<int64_t>(l.id));
+      one.push(found->second);
+      listeners.push(std::move(one));
+    }
+    Value relay = far_.as_list().at(i);
+    relay.set("listeners", std::move(listeners));
+    all.push(std::move(relay));
+  }
+  far_ = std::move(all);
+}
+
 Value CaptureJob::hold(const std::string& name, const std::string& key, const Value& reach) {
+  note_far_listeners();
   std::vector<const Handle*> held;
   for (const Handle& h : capture_->handles()) {
     if (h.held) held.push_back(&h);

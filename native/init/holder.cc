@@ -110,6 +110,14 @@ int Holder::start_relay() {
     if (const int error = relay_->add(h.id, std::move(copy), kind); error != 0) return error;
     pumps_ = true;
   }
+  for (const Held& h : held_) {
+    if (h.sort != HeldSort::kListener) continue;
+    UniqueFd copy(fcntl(h.socket.get(), F_DUPFD_CLOEXEC, 0));
+    if (!copy) return errno;
+    // Those of packets are closed when the pod goes on.
+    if (const int error = relay_->keep(h.id, std::move(copy)); error != 0 && error != EPROTOTYPE)
+      return error;
+  }
   relay_->accept_from(std::move(far_listener_));
   return relay_->start();
 }
@@ -120,8 +128,9 @@ bool Holder::look_at_relay() {
   (void)!read(relay_->news_fd(), &count, sizeof count);
   const relay::Status status = relay_->status();
   if (!gone_on_ && (status.met || status.over != relay::Over::no)) {
-    // What is pumped closes when its relay says so; clients are refused from here on.
+    // What is pumped closes when its relay says so; clients that it does not lead on are refused from here on.
     gone_on_ = true;
+    pumps_ = pumps_ || status.listeners > 0;
     held_.clear();
   }
   return status.over == relay::Over::no && (pumps_ || !gone_on_);
@@ -209,6 +218,7 @@ protocol::HoldStatus Holder::status() {
     s.connected = r.connected ? 1 : 0;
     s.connections = r.streams;
     s.datagrams = r.datagrams;
+    s.listeners = r.listeners;
   }
   s.held_ms = static_cast<uint64_t>((monotonic_ns() - since_ns_) / 1'000'000);
   return s;
@@ -238,10 +248,12 @@ void Holder::handle_take(Connection& c, const Frame& f) {
   Reader r(f.payload);
   const std::string key = r.text();
   const auto from = r.number<uint32_t>();
-  if (!r.done() || from > held_.size()) return c.reply(f, EINVAL);
+  if (!r.done()) return c.reply(f, EINVAL);
   if (!knows_key(key)) return c.reply(f, EACCES);
   if (taker_ != nullptr && taker_ != &c) return c.reply(f, EBUSY);
-  if (gone_on_ || (relay_ && !relay_->bar(true))) return c.reply(f, ESTALE);
+  if (gone_on_) return handle_take_back(c, f, from);
+  if (from > held_.size()) return c.reply(f, EINVAL);
+  if (relay_ && !relay_->bar(true)) return c.reply(f, ESTALE);
   taker_ = &c;
   Writer w;
   std::vector<int> fds;
@@ -255,6 +267,24 @@ void Holder::handle_take(Connection& c, const Frame& f) {
   c.reply_with(f, w.bytes(), fds);
 }
 
+// The pod has come back to this host by way of another one: its listening sockets are its own again.
+void Holder::handle_take_back(Connection& c, const Frame& f, uint32_t from) {
+  const auto listeners = relay_ ? relay_->waiting_listeners() : std::vector<std::pair<uint32_t, UniqueFd>>();
+  if (listeners.empty()) return c.reply(f, ESTALE);
+  if (from > listeners.size()) return c.reply(f, EINVAL);
+  taker_ = &c;
+  Writer w;
+  std::vector<int> fds;
+  const size_t count = std::min(listeners.size() - from, protocol::kMostHeldInFrame);
+  w.number(static_cast<uint32_t>(listeners.size()));
+  w.number(static_cast<uint32_t>(count));
+  for (size_t i = from; i < from + count; ++i) {
+    w.number(listeners[i].first);
+    fds.push_back(listeners[i].second.get());
+  }
+  c.reply_with(f, w.bytes(), fds);
+}
+
 // Whoever took them has made a pod of them, or they are to be closed.
 void Holder::handle_drop(Connection& c, const Frame& f) {
   Reader r(f.payload);
@@ -263,6 +293,10 @@ void Holder::handle_drop(Connection& c, const Frame& f) {
   // Who may end us may end us without the key as well (kill(2)).
   if (!key.empty() && !knows_key(key)) return c.reply(f, EACCES);
   if (taker_ != nullptr && taker_ != &c) return c.reply(f, EBUSY);
+  if (gone_on_ && !key.empty()) {  // connections still go through here
+    relay_->refuse_clients();
+    return c.reply(f, 0);
+  }
   held_.clear();
   relay_.reset();
   gone_on_ = false;

@@ -49,6 +49,7 @@ class Holder {
   void accept_taker();
   void handle(Connection& c, const Frame& f);
   void handle_take(Connection& c, const Frame& f);
+  void handle_take_back(Connection& c, const Frame& f, uint32_t from);
   void handle_drop(Connection& c, const Frame& f);
   [[nodiscard]] bool knows_key(std::string_view key) const;
   [[nodiscard]] protocol::HoldStatus status();

@@ -20,7 +20,7 @@
 
 namespace virt::protocol {
 
-inline constexpr uint32_t kVersion = 3;
+inline constexpr uint32_t kVersion = 4;
 inline constexpr uint32_t kMostFrameBytes = 8 << 20;  // argv and environment may be large (ARG_MAX)
 
 enum class Type : uint16_t {
@@ -82,6 +82,7 @@ static_assert(sizeof(FrameHeader) == 12);
 
 inline constexpr size_t kKeyBytes = 32;
 inline constexpr size_t kMostHeldInFrame = 128;
+inline constexpr size_t kMostFarListeners = 4096;  // of one holder
 // kInside: between two processes of the pod, through a listener that is held. kRepair: a TCP connection whose state goes along; it
 // is silent (sys/tcp_silence.h) as long as it is held.
 enum class HeldSort : uint32_t { kConnection = 0, kListener = 1, kDatagram = 2, kInside = 3, kRepair = 4 };
@@ -94,6 +95,12 @@ struct FarSocket {
   // a frame is too small for a full queue.
   uint32_t unread_bytes = 0;
 };
+// A listening socket that a holder keeps: by its number there, the name that the pod's own has now (sockaddr), and where that is
+// reached from inside the pod.
+struct FarListener {
+  uint32_t id = 0;
+  std::string name, at;
+};
 struct FarPlan {
   uint32_t through = 0;  // which relay: the first, or one more
   std::string key;
@@ -102,13 +109,23 @@ struct FarPlan {
   uint32_t has_state =
       0;  // the first file that rides along is the relay's state, the other has what is unread
   std::vector<FarSocket> sockets;
+  std::vector<FarListener> listeners;  // whose new clients go on to the pod
 };
 
-// A relay of a pod: where its holder is found, and the inodes of the programs' sockets by channel.
+// The relay's end of a connection to one of the pod's listening sockets.
+struct FarClient {
+  uint32_t channel = 0;
+  uint64_t inode = 0;
+  std::string local, peer;  // sockaddr
+};
+// A relay of a pod: where its holder is found, and the inodes of the programs' sockets by channel. Those of new clients the
+// program has accepted itself: they are known by the other end.
 struct FarState {
   std::string key, holder;
   uint32_t cut_limit_ms = 0;
   std::vector<std::pair<uint32_t, uint64_t>> sockets;
+  std::vector<FarClient> clients;
+  std::vector<FarListener> listeners;
 };
 
 // A holder's answer to kHello.

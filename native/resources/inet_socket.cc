@@ -86,7 +86,7 @@ bool may_repair(CaptureContext& c) {
 
 // What never leaves this host cannot go on elsewhere; what leads through a relay has no state of its own.
 bool leaves_host(const Handle& h, const CaptureContext& c, const InetAddress& peer) {
-  if (c.far.contains(h.st.st_ino)) return false;
+  if (c.far.of(h.dup.get(), h.st.st_ino, 0) != nullptr) return false;
   const bool v6 = peer.storage.ss_family == AF_INET6;
   const auto& six = reinterpret_cast<const sockaddr_in6&>(peer.storage).sin6_addr;
   const in_addr_t four =

@@ -192,11 +192,12 @@ export async function detach(pod: Pod, options: DetachOptions, kind: "detach" | 
       kind === "detach"
         ? await capture.hold(holderName(pod.id), Buffer.from(key, "hex"), reach ? { ...reach, ...cutLimit } : null)
         : { count: 0, far: [], repaired: [] };
-    const far = held.far.map(({ address, port, key, cutLimitMs, state }, i) => {
+    const far = held.far.map(({ address, port, key, cutLimitMs, state, listeners }, i) => {
       const part = `relay-${i}`;
       writeFileSync(join(writer.directory, part), state, { mode: 0o600 });
       void writer.add(part);
-      return { reach: { address, port }, key: key.toString("hex"), cutLimitMs, part };
+      const led = listeners.length === 0 ? {} : { listeners };
+      return { reach: { address, port }, key: key.toString("hex"), cutLimitMs, part, ...led };
     });
     const own = pod.record.isolate === undefined ? [] : await captureOwn(podDirectory(pod.id), writer);
     const log = join(podDirectory(pod.id), "log");

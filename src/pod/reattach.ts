@@ -29,6 +29,7 @@ import { answerHooks, type HookOptions } from "../rules/hooks.js";
 import { type Interposition, nativeInterposition } from "../rules/interposition.js";
 import { type CallName, pathsOfRules, type Rule } from "../rules/rules.js";
 import { aborted, type Progress, treeProcess, watch } from "./detach.js";
+import type { Forward } from "./forward.js";
 import { furnishState } from "./identity.js";
 import { attachPatient, claimName, interpositionOf, pathRemaps } from "./launch.js";
 import { Pod } from "./pod.js";
@@ -54,6 +55,12 @@ export interface ReattachOptions extends HookOptions {
    * of DetachOptions) are made though their address is not here yet; they go on when it is. Default "hold".
    */
   tcp?: TcpPolicy;
+  /**
+   * What the pod's old host still does, if that is another one: "established", connections go through it and new clients are
+   * refused there; "all", it leads new clients here as well, as long as the pod runs (they seem to come from the loopback); "none",
+   * it is not used: its connections are as if nobody held them (`tcp`), and it goes on holding them. Default "established".
+   */
+  forward?: Forward;
   /**
    * Where this host finds the holder of the pod's connections, "ADDRESS:PORT", if not at what `holdAt` said at the detach (an
    * address behind a NAT, a tunnel of ssh(1)); "ADDRESS" is at the port the image says. Default: where the image says.
@@ -387,12 +394,13 @@ export async function reattach(nameOrImage: string | Image, options: ReattachOpt
   }
 }
 
-function nativeFar(directory: string, { address, port, key, cutLimitMs, part, sockets }: Far): Data {
+function nativeFar(directory: string, { address, port, key, cutLimitMs, part, sockets, listeners }: Far): Data {
   return {
     address,
     port,
     key: Buffer.from(key, "hex"),
     sockets,
+    listeners,
     ...(cutLimitMs !== undefined && { cutLimitMs }),
     ...(part !== undefined && { state: readFileSync(join(directory, part)) }),
   };

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { type Command, Option } from "commander";
 import { unpackImage } from "../../image/archive.js";
 import { native } from "../../native.js";
+import type { Forward } from "../../pod/forward.js";
 import { imagesDirectory } from "../../pod/paths.js";
 import { planReattach, type ReattachOptions, type ReattachPlan, reattach } from "../../pod/reattach.js";
 import { parseRemaps } from "../../remap/path.js";
@@ -21,6 +22,7 @@ interface Options {
   rule?: string[];
   allowChanged?: string[];
   tcp: TcpPolicy;
+  forward: Forward;
   holder?: string;
   dryRun?: boolean;
   rm?: boolean;
@@ -59,6 +61,11 @@ export function command(): Command {
         .choices(["hold", "close", "reconnect", "repair"])
         .default("hold"),
     )
+    .addOption(
+      new Option("--forward <what>", "what the old host leads here: connections, new clients too, or nothing")
+        .choices(["established", "all", "none"])
+        .default("established"),
+    )
     .option(
       "--holder <address[:port]>",
       "where this host reaches who holds the pod's connections, if not where the image says",
@@ -77,6 +84,7 @@ export function command(): Command {
         : { rules: o.rule.flatMap((file) => parseRules(readFileSync(file, "utf8"), file)) }),
       allowChanged: o.allowChanged ?? [],
       tcp: o.tcp,
+      forward: o.forward,
       ...(o.holder === undefined ? {} : { holder: o.holder }),
       stdio: o.detached ? "log" : "inherit",
       removeAtEnd: o.rm ?? false,
