@@ -18,6 +18,7 @@ export type { Settled } from "./move/settle.js";
 export type { Moved, MoveProgress } from "./move/source.js";
 export type { DetachOptions } from "./pod/detach.js";
 export type { ExecOptions, ExecSession } from "./pod/exec.js";
+export type { Forward } from "./pod/forward.js";
 export type { Holding } from "./pod/holder.js";
 export type { PodInfo, ProcessInfo } from "./pod/inspect.js";
 export type { Isolation, IsolationRecord } from "./pod/isolation.js";

@@ -106,7 +106,16 @@ export interface NativeCapture {
     count: number;
     port?: number;
     /** Relays to holders elsewhere that stand still (`leave`). */
-    far: { address: string; port: number; cutLimitMs: number; key: Buffer; state: Buffer }[];
+    far: {
+      address: string;
+      port: number;
+      cutLimitMs: number;
+      key: Buffer;
+      state: Buffer;
+      listeners: [number, number][];
+    }[];
+    /** States of TCP connections by handle; null: it has ended. */
+    repaired: [handle: number, state: Data | null][];
   }>;
   thaw(): Promise<void>;
   /** init kills everything in the pod. */

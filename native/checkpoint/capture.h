@@ -32,7 +32,7 @@ struct CaptureOptions {
   bool hold = false;           // CaptureContext::holds
   bool leave = false;  // relays stand still since far() was called, and give their states again each time
   // What leads through holders elsewhere (CaptureContext::far), asked when everything stands still.
-  std::function<std::map<uint64_t, std::pair<int, uint32_t>>()> far;
+  std::function<FarWays()> far;
   std::set<std::string> remapped;  // paths of the pod where something else is, by rule
   int freeze_timeout_ms = 5000;
   unsigned threads = 2;

@@ -18,6 +18,7 @@
 #include "resources/file_locks.h"
 #include "resources/kinds.h"
 #include "resources/memfd.h"
+#include "resources/tcp_repair.h"
 #include "sys/file.h"
 
 namespace virt {
@@ -109,7 +110,11 @@ void Rebuild::make_handles() {
     held.push_back(fd.get());
   }
   const std::vector<int> pushed = context_->push_all(held);
-  for (size_t i = 0; i < ids.size(); ++i) context_->handle_fds[ids[i]] = pushed[i];
+  for (size_t i = 0; i < ids.size(); ++i) {
+    context_->handle_fds[ids[i]] = pushed[i];
+    if (records_.at(ids[i])->find("repair") != nullptr)
+      context_->silent.push_back({records_.at(ids[i]), context_->take(pushed[i]), true});
+  }
   for (const auto& [id, record] : records_) {
     if (!names_a_process(*record)) (void)context_->handle_fd(id);
   }
@@ -174,6 +179,7 @@ void Rebuild::build(const std::atomic<bool>& stop, std::atomic<uint64_t>& done_b
                                               std::move(pidfd), first_free_number(plan_));
   context_->files = plan_.at("files").as_list();
   context_->objects = plan_.at("objects").as_list();
+  context_->addresses_come_later = plan_.get_bool("addressesComeLater", false);
   context_->terminal_master = std::move(options_.terminal_master);
   context_->open_carried = [this](const Value& file) {
     for (const Value& c : plan_.at("carried").as_list()) {
@@ -260,6 +266,14 @@ void Rebuild::forget_stop(GrownProcess& parent, const GrownProcess& child) {
   if (!waited) b.call(SYS_rt_sigtimedwait, b.in(&mask, sizeof mask), 0, b.in(&now, sizeof now), 8);
   parent.agent->run(parent.borrow(tree_->region()), b);
   if (!waited) parent.avoid_marks &= ~mask;
+}
+
+std::vector<RebuildContext::Silent>& Rebuild::fill_silent() {
+  for (const auto& [record, fd, whole] : context_->silent) {
+    if (whole) continue;
+    fill_connection(record->at("repair"), record->at("options"), fd.get());
+  }
+  return context_->silent;
 }
 
 void Rebuild::let_go() {

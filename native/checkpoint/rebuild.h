@@ -37,6 +37,8 @@ class Rebuild {
   // Everything up to the final word. `stop` ends it early; `phase` tells how far it is.
   void build(const std::atomic<bool>& stop, std::atomic<uint64_t>& done_bytes,
              std::atomic<uint64_t>& total_bytes, const std::function<void(const char*)>& phase);
+  // Right before the commit: connections that wait for it, with all they had in their queues.
+  std::vector<RebuildContext::Silent>& fill_silent();
   // init has committed: let all processes go.
   void let_go();
   [[nodiscard]] const std::vector<std::string>& notes() const;

@@ -9,7 +9,9 @@
 #include "base/fault.h"
 #include "engine/jobs.h"
 #include "move/wire_sink.h"
+#include "resources/far_socket.h"
 #include "resources/inet_address.h"
+#include "resources/tcp_repair.h"
 #include "sys/memory_file.h"
 
 namespace virt {
@@ -130,7 +132,7 @@ void CaptureJob::freeze_and_survey() {
   progress_.total_bytes = capture_->resident_bytes();
 }
 
-std::map<uint64_t, std::pair<int, uint32_t>> CaptureJob::look_far(bool freeze) {
+FarWays CaptureJob::look_far(bool freeze) {
   Writer w;
   w.number(uint32_t{freeze});
   ControlClient::Reply reply;
@@ -148,10 +150,21 @@ std::map<uint64_t, std::pair<int, uint32_t>> CaptureJob::look_far(bool freeze) {
   std::vector<protocol::FarState> states;
   if (!decode(reply.payload, &states) || (freeze && reply.fds.size() != states.size()))
     throw OsError("recvmsg", EPROTO, "asking for the pod's relays");
-  std::map<uint64_t, std::pair<int, uint32_t>> far;
+  FarWays far;
   far_ = Value::list();
+  far_listeners_.clear();
   for (size_t i = 0; i < states.size(); ++i) {
-    for (const auto& [channel, inode] : states[i].sockets) far[inode] = {static_cast<int>(i), channel};
+    const auto way = [i](uint32_t channel) { return FarWays::Way{static_cast<int>(i), channel}; };
+    for (const auto& [channel, inode] : states[i].sockets) far.by_inode[inode] = way(channel);
+    for (const protocol::FarClient& c : states[i].clients) {
+      sa_family_t family = AF_UNSPEC;
+      std::memcpy(&family, c.local.data(), std::min(c.local.size(), sizeof family));
+      if (family == AF_UNIX) {
+        far.by_peer[c.inode] = way(c.channel);
+      } else {
+        far.by_addresses[c.peer + c.local] = way(c.channel);
+      }
+    }
     if (!freeze) continue;
     InetAddress holder;
     holder.size = static_cast<socklen_t>(std::min(states[i].holder.size(), sizeof holder.storage));
@@ -164,6 +177,7 @@ std::map<uint64_t, std::pair<int, uint32_t>> CaptureJob::look_far(bool freeze) {
     one.set("key", Value::bytes(states[i].key.data(), states[i].key.size()));
     one.set("state", Value::bytes(state.data(), state.size()));
     far_.push(std::move(one));
+    far_listeners_.push_back(states[i].listeners);
   }
   return far;
 }
@@ -193,13 +207,39 @@ void CaptureJob::thaw() {
   capture_->thaw();
 }
 
+// The pod's listening sockets, to which its relays lead clients, by their handles.
+void CaptureJob::note_far_listeners() {
+  std::map<std::string, int64_t> handles;
+  for (const Handle& h : capture_->handles()) {
+    const std::string state = h.record.get_string("state", "");
+    if (state == "listening") handles.emplace(far_socket(h.record).local, h.id);
+  }
+  Value all = Value::list();
+  for (size_t i = 0; i < far_listeners_.size(); ++i) {
+    Value listeners = Value::list();
+    for (const protocol::FarListener& l : far_listeners_[i]) {
+      const auto found = handles.find(l.name);
+      if (found == handles.end()) continue;  // the program has closed it
+      Value one = Value::list();
+      one.push(static_cast<int64_t>(l.id));
+      one.push(found->second);
+      listeners.push(std::move(one));
+    }
+    Value relay = far_.as_list().at(i);
+    relay.set("listeners", std::move(listeners));
+    all.push(std::move(relay));
+  }
+  far_ = std::move(all);
+}
+
 Value CaptureJob::hold(const std::string& name, const std::string& key, const Value& reach) {
+  note_far_listeners();
   std::vector<const Handle*> held;
   for (const Handle& h : capture_->handles()) {
     if (h.held) held.push_back(&h);
   }
   if (std::all_of(held.begin(), held.end(), [](const Handle* h) { return h->held == HeldAs::inside; }))
-    return Value::map().set("count", 0).set("far", far_);
+    return Value::map().set("count", 0).set("far", far_).set("repaired", Value::list());
   const std::string address = reach.is_null() ? std::string() : packed_inet(reach);
   int64_t port = 0;
   const auto ask = [&](const std::vector<const Handle*>& some) {
@@ -233,7 +273,31 @@ Value CaptureJob::hold(const std::string& name, const std::string& key, const Va
   result.set("count", static_cast<int64_t>(held.size()));
   if (port != 0) result.set("port", port);
   result.set("far", far_);
-  return result;
+  return result.set("repaired", read_silent(held));
+}
+
+// Init has them by now: if we come to nothing it ends the silence.
+Value CaptureJob::read_silent(const std::vector<const Handle*>& held) {
+  std::vector<const Handle*> silent;
+  for (const Handle* h : held) {
+    if (h->held == HeldAs::repair) silent.push_back(h);
+  }
+  Value states = Value::list();
+  if (silent.empty()) return states;
+  for (const Handle* h : silent) {
+    if (const int error = silence(h->dup.get()); error != 0)
+      throw OsError("setsockopt", error, "silencing a TCP connection");
+  }
+  fault_point("repair-silent");
+  await_silence();
+  for (const Handle* h : silent) {
+    Value one = Value::list();
+    one.push(h->id);
+    one.push(try_read_connection(h->dup.get()));
+    states.push(std::move(one));
+  }
+  fault_point("repair-read");
+  return states;
 }
 
 void CaptureJob::release() {

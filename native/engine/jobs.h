@@ -8,12 +8,14 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/value.h"
 #include "checkpoint/capture.h"
 #include "checkpoint/rebuild.h"
 #include "engine/control_client.h"
 #include "engine/launch.h"
+#include "init/protocol.h"
 #include "move/wire.h"
 
 namespace virt {
@@ -45,7 +47,7 @@ class CaptureJob {
   void thaw();
   // Gives init what leads to outside, to keep when the pod is released, under a socket of this name beside its own. How many
   // there are; with none nothing is done. `reach`: {address, port}, where other hosts find it, or null. {count, port?, far: [{address, port,
-  // key, state}]}
+  // key, state, listeners}], repaired: [[handle, its state, or null if it has ended meanwhile]]}
   Value hold(const std::string& name, const std::string& key, const Value& reach);
   // The image is complete and safe: init kills the pod.
   void release();
@@ -54,22 +56,25 @@ class CaptureJob {
   ControlClient control_;
   Progress& progress_;
   UniqueFd terminal_;
-  std::map<uint64_t, std::pair<int, uint32_t>> look_far(bool freeze);
+  FarWays look_far(bool freeze);
   void freeze_and_survey();
+  void note_far_listeners();
+  Value read_silent(const std::vector<const Handle*>& held);
 
   CaptureOptions options_;
   bool leave_ = false;
   std::shared_ptr<Wire> wire_;
   std::unique_ptr<Precopy> precopy_;  // longer than any capture
-  Value far_ = Value::list();         // relays that stand still: {address, port, key, state}
+  Value far_ = Value::list();         // relays that stand still: {address, port, key, state, listeners}
+  std::vector<std::vector<protocol::FarListener>> far_listeners_;  // of each
   std::unique_ptr<Capture> capture_;
   Value record_;
 };
 
 class RebuildJob {
  public:
-  // The plan: the image's record plus {grow, seedPid, directory, held?: {socket, key, ids},
-  // far?: [{address, port, key, state?, sockets: [[handle, channel]]}]}; `launch` is what virt-init needs.
+  // The plan: the image's record plus {grow, seedPid, directory, held?: {socket, key, ids: [[number there, handle]]},
+  // far?: [{address, port, key, state?, sockets: [[handle, channel]], listeners?: [[number there, handle]]}]}; `launch` is what virt-init needs.
   RebuildJob(Value plan, protocol::LaunchPlan launch, LaunchFiles files, Progress& progress);
 
   // Makes the pod, all of it held. {initPid, notes}
@@ -80,6 +85,7 @@ class RebuildJob {
  private:
   std::map<int64_t, UniqueFd> take_held();
   std::map<int64_t, UniqueFd> make_far();
+  void give_silent();
 
   Value plan_;
   protocol::LaunchPlan launch_;

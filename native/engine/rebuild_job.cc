@@ -1,8 +1,8 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
-#include <set>
 #include <utility>
 
 #include "base/error.h"
@@ -10,6 +10,8 @@
 #include "engine/jobs.h"
 #include "resources/far_socket.h"
 #include "resources/inet_address.h"
+#include "resources/socket_options.h"
+#include "resources/tcp_repair.h"
 #include "sys/clocks.h"
 #include "sys/file.h"
 #include "sys/memory_file.h"
@@ -97,8 +99,11 @@ Value RebuildJob::build() {
 // They stay the holder's as well until the pod lives: if nothing comes of it, nothing has happened.
 std::map<int64_t, UniqueFd> RebuildJob::take_held() {
   const Value& held = plan_.at("held");
-  std::set<int64_t> wanted;
-  for (const Value& id : held.at("ids").as_list()) wanted.insert(id.as_int());
+  std::map<int64_t, int64_t> wanted;  // the holder's numbers, and the image's
+  for (const Value& id : held.at("ids").as_list())
+    wanted[id.as_list().at(0).as_int()] = id.as_list().at(1).as_int();
+  std::map<int64_t, const Value*> records;
+  for (const Value& h : plan_.at("handles").as_list()) records[h.at("id").as_int()] = &h;
   holder_ = std::make_unique<ControlClient>(ControlClient::connect(held.at("socket").as_string()));
   std::map<int64_t, UniqueFd> all;
   for (uint32_t at = 0, count = 1; at < count;) {
@@ -123,7 +128,13 @@ std::map<int64_t, UniqueFd> RebuildJob::take_held() {
       throw OsError("ERR_TOO_MANY_FILES", "recvmsg", EMFILE, "taking connections back from their holder");
     for (uint32_t i = 0; i < here; ++i) {
       const auto id = int64_t{r.number<uint32_t>()};
-      if (wanted.contains(id)) all[id] = std::move(reply.fds[i]);
+      const auto handle = wanted.find(id);
+      if (handle == wanted.end()) continue;
+      // Who led on clients from there has made it non-blocking.
+      if (const auto record = records.find(handle->second);
+          record != records.end() && record->second->get_string("state", "") == "listening")
+        set_status_flags(reply.fds[i].get(), static_cast<int>(record->second->at("flags").as_int()));
+      all[handle->second] = std::move(reply.fds[i]);
     }
     at += here;
   }
@@ -148,6 +159,18 @@ std::map<int64_t, UniqueFd> RebuildJob::make_far() {
   for (const Value& h : plan_.at("handles").as_list()) records[h.at("id").as_int()] = &h;
   std::map<int64_t, UniqueFd> all;
   uint32_t through = 0;
+  const auto listeners = [&records](const Value& far) {
+    std::vector<protocol::FarListener> some;
+    const Value* given = far.find("listeners");
+    if (given == nullptr) return some;
+    for (const Value& l : given->as_list()) {
+      const auto found = records.find(l.as_list().at(1).as_int());
+      if (found == records.end()) throw BadValue("a listening socket that is not in the image");
+      some.push_back({static_cast<uint32_t>(l.as_list().at(0).as_int(0, UINT32_MAX)),
+                      far_socket(*found->second).local, reached_at(*found->second)});
+    }
+    return some;
+  };
   for (const Value& far : plan_.at("far").as_list()) {
     const auto& sockets = far.at("sockets").as_list();
     size_t at = 0;
@@ -163,6 +186,7 @@ std::map<int64_t, UniqueFd> RebuildJob::make_far() {
         files.push_back(file_of(bytes->as_bytes()));
         plan.has_state = 1;
       }
+      if (first) plan.listeners = listeners(far);
       first = false;
       std::vector<const Value*> made;
       std::string unread;
@@ -202,6 +226,30 @@ std::map<int64_t, UniqueFd> RebuildJob::make_far() {
   return all;
 }
 
+// Whoever commits ends their silence.
+void RebuildJob::give_silent() {
+  const auto& silent = rebuild_->fill_silent();
+  fault_point("repair-filled");
+  for (size_t at = 0; at < silent.size(); at += protocol::kMostHeldInFrame) {
+    const size_t end = std::min(silent.size(), at + protocol::kMostHeldInFrame);
+    Writer w;
+    w.number(static_cast<uint32_t>(end - at));
+    std::vector<int> fds;
+    for (size_t i = at; i < end; ++i) {
+      const SpokenOptions spoken = spoken_in(silent[i].record->at("options"));
+      for (const uint32_t n : {spoken.reuse_address, spoken.keep_alive, spoken.user_timeout_ms}) w.number(n);
+      fds.push_back(silent[i].fd.get());
+    }
+    try {
+      control_->call(Type::kSilent, w.bytes(), "giving silent connections to the pod's init", fds);
+    } catch (const OsError& e) {
+      if (e.error() != EMFILE && e.error() != ETOOMANYREFS) throw;
+      throw OsError("ERR_TOO_MANY_FILES", "sendmsg", e.error(),
+                    "the pod's init cannot take " + std::to_string(silent.size()) + " connections");
+    }
+  }
+}
+
 UniqueFd RebuildJob::commit() {
   progress_.phase = "commit";
   fault_point("rebuild-commit");
@@ -209,6 +257,7 @@ UniqueFd RebuildJob::commit() {
   w.number(static_cast<uint32_t>(plan_.at("firstPid").as_int(2, 1 << 22)));
   w.number(static_cast<uint32_t>(plan_.get_bool("firstEnded", false)));
   w.number(static_cast<int32_t>(plan_.get_int("firstStatus", 0)));
+  give_silent();
   try {
     control_->call(Type::kCommit, w.bytes(), "committing the pod");
   } catch (const OsError& e) {

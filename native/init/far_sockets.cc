@@ -65,7 +65,7 @@ class BoundEnd : public relay::DatagramEnd {
 
 bool leads(relay::Relay& relay) {
   const relay::Status s = relay.status();
-  return s.over == relay::Over::no && s.streams + s.datagrams > 0;
+  return s.over == relay::Over::no && s.streams + s.datagrams + s.listeners > 0;
 }
 
 }  // namespace
@@ -112,7 +112,7 @@ int FarSockets::make(const protocol::FarPlan& plan, int state, int unread_file,
   }
   std::string bytes;
   if (unread_file >= 0) {
-    if (const int error = read_memory_file(unread_file, SIZE_MAX, &bytes); error != 0) return error;
+    if (const int error = read_memory_file(unread_file, kMostStateBytes, &bytes); error != 0) return error;
   }
   std::string_view left = bytes;
   Through& through = throughs_[plan.through];
@@ -126,6 +126,12 @@ int FarSockets::make(const protocol::FarPlan& plan, int state, int unread_file,
     if (fstat(program.get(), &st) != 0) return errno;
     through.sockets.emplace_back(socket.id, st.st_ino);
     programs->push_back(std::move(program));
+  }
+  for (const protocol::FarListener& l : plan.listeners) {
+    StashAddress at;
+    if (!address_of(l.at, &at)) return EINVAL;
+    if (const int error = through.relay->lead(l.id, at.get(), at.size); error != 0) return error;
+    through.listeners.push_back(l);
   }
   return 0;
 }
@@ -212,7 +218,10 @@ int FarSockets::look(std::vector<protocol::FarState>* states, std::vector<Unique
       if (const int error = make_memory_file("virt-run-relay", bytes, &file); error != 0) return error;
       files->push_back(std::move(file));
     }
-    states->push_back({t.key, t.holder, t.cut_limit_ms, t.sockets});
+    std::vector<protocol::FarClient> clients;
+    for (relay::Relay::Client& c : t.relay->clients())
+      clients.push_back({c.id, c.inode, std::move(c.local), std::move(c.peer)});
+    states->push_back({t.key, t.holder, t.cut_limit_ms, t.sockets, std::move(clients), t.listeners});
   }
   return 0;
 }

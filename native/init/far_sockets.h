@@ -43,6 +43,7 @@ class FarSockets {
     uint32_t cut_limit_ms = 0;
     bool thawed = false;                                 // it goes on from a former one's state
     std::vector<std::pair<uint32_t, uint64_t>> sockets;  // channel, the program's socket's inode
+    std::vector<protocol::FarListener> listeners;
   };
 
   int open(const protocol::FarPlan& plan, int state);

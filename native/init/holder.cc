@@ -30,6 +30,10 @@ constexpr size_t kMostTakers = 16, kMostHeld = 1 << 20;
 }  // namespace
 
 Holder::~Holder() {
+  // The pod goes on.
+  for (const Held& h : held_) {
+    if (h.sort == HeldSort::kRepair && !detached_) (void)end_silence(h.socket.get(), h.spoken);
+  }
   if (listener_) unlinkat(directory_.get(), name_.c_str(), 0);
 }
 
@@ -84,6 +88,16 @@ int Holder::listen_for_others(std::string_view address, uint32_t cut_limit_ms) {
 
 int Holder::start() {
   since_ns_ = monotonic_ns();
+  for (const Held& h : held_) {
+    if (h.sort != HeldSort::kRepair) continue;
+    if (const int error = close_silently(h.socket.get()); error != 0) return error;
+  }
+  const int error = start_relay();
+  detached_ = error == 0;
+  return error;
+}
+
+int Holder::start_relay() {
   if (!far_listener_) return 0;
   relay::Key key;
   if (!relay_key(key_, &key)) return EINVAL;
@@ -96,6 +110,14 @@ int Holder::start() {
     if (const int error = relay_->add(h.id, std::move(copy), kind); error != 0) return error;
     pumps_ = true;
   }
+  for (const Held& h : held_) {
+    if (h.sort != HeldSort::kListener) continue;
+    UniqueFd copy(fcntl(h.socket.get(), F_DUPFD_CLOEXEC, 0));
+    if (!copy) return errno;
+    // Those of packets are closed when the pod goes on.
+    if (const int error = relay_->keep(h.id, std::move(copy)); error != 0 && error != EPROTOTYPE)
+      return error;
+  }
   relay_->accept_from(std::move(far_listener_));
   return relay_->start();
 }
@@ -106,8 +128,9 @@ bool Holder::look_at_relay() {
   (void)!read(relay_->news_fd(), &count, sizeof count);
   const relay::Status status = relay_->status();
   if (!gone_on_ && (status.met || status.over != relay::Over::no)) {
-    // What is pumped closes when its relay says so; clients are refused from here on.
+    // What is pumped closes when its relay says so; clients that it does not lead on are refused from here on.
     gone_on_ = true;
+    pumps_ = pumps_ || status.listeners > 0;
     held_.clear();
   }
   return status.over == relay::Over::no && (pumps_ || !gone_on_);
@@ -115,7 +138,11 @@ bool Holder::look_at_relay() {
 
 int Holder::add(uint32_t id, HeldSort sort, UniqueFd fd) {
   if (!listener_ || held_.size() >= kMostHeld) return EINVAL;
-  held_.push_back({id, sort, std::move(fd)});
+  Held h{id, sort, std::move(fd), {}};
+  if (sort == HeldSort::kRepair) {
+    if (const int error = spoken_options(h.socket.get(), &h.spoken); error != 0) return error;
+  }
+  held_.push_back(std::move(h));
   return 0;
 }
 
@@ -181,7 +208,7 @@ bool Holder::knows_key(std::string_view key) const {
 protocol::HoldStatus Holder::status() {
   protocol::HoldStatus s;
   for (const Held& h : held_) {
-    s.connections += h.sort == HeldSort::kConnection ? 1 : 0;
+    s.connections += h.sort == HeldSort::kConnection || h.sort == HeldSort::kRepair ? 1 : 0;
     s.listeners += h.sort == HeldSort::kListener ? 1 : 0;
     s.datagrams += h.sort == HeldSort::kDatagram ? 1 : 0;
   }
@@ -191,6 +218,7 @@ protocol::HoldStatus Holder::status() {
     s.connected = r.connected ? 1 : 0;
     s.connections = r.streams;
     s.datagrams = r.datagrams;
+    s.listeners = r.listeners;
   }
   s.held_ms = static_cast<uint64_t>((monotonic_ns() - since_ns_) / 1'000'000);
   return s;
@@ -220,10 +248,12 @@ void Holder::handle_take(Connection& c, const Frame& f) {
   Reader r(f.payload);
   const std::string key = r.text();
   const auto from = r.number<uint32_t>();
-  if (!r.done() || from > held_.size()) return c.reply(f, EINVAL);
+  if (!r.done()) return c.reply(f, EINVAL);
   if (!knows_key(key)) return c.reply(f, EACCES);
   if (taker_ != nullptr && taker_ != &c) return c.reply(f, EBUSY);
-  if (gone_on_ || (relay_ && !relay_->bar(true))) return c.reply(f, ESTALE);
+  if (gone_on_) return handle_take_back(c, f, from);
+  if (from > held_.size()) return c.reply(f, EINVAL);
+  if (relay_ && !relay_->bar(true)) return c.reply(f, ESTALE);
   taker_ = &c;
   Writer w;
   std::vector<int> fds;
@@ -237,6 +267,24 @@ void Holder::handle_take(Connection& c, const Frame& f) {
   c.reply_with(f, w.bytes(), fds);
 }
 
+// The pod has come back to this host by way of another one: its listening sockets are its own again.
+void Holder::handle_take_back(Connection& c, const Frame& f, uint32_t from) {
+  const auto listeners = relay_ ? relay_->waiting_listeners() : std::vector<std::pair<uint32_t, UniqueFd>>();
+  if (listeners.empty()) return c.reply(f, ESTALE);
+  if (from > listeners.size()) return c.reply(f, EINVAL);
+  taker_ = &c;
+  Writer w;
+  std::vector<int> fds;
+  const size_t count = std::min(listeners.size() - from, protocol::kMostHeldInFrame);
+  w.number(static_cast<uint32_t>(listeners.size()));
+  w.number(static_cast<uint32_t>(count));
+  for (size_t i = from; i < from + count; ++i) {
+    w.number(listeners[i].first);
+    fds.push_back(listeners[i].second.get());
+  }
+  c.reply_with(f, w.bytes(), fds);
+}
+
 // Whoever took them has made a pod of them, or they are to be closed.
 void Holder::handle_drop(Connection& c, const Frame& f) {
   Reader r(f.payload);
@@ -245,6 +293,10 @@ void Holder::handle_drop(Connection& c, const Frame& f) {
   // Who may end us may end us without the key as well (kill(2)).
   if (!key.empty() && !knows_key(key)) return c.reply(f, EACCES);
   if (taker_ != nullptr && taker_ != &c) return c.reply(f, EBUSY);
+  if (gone_on_ && !key.empty()) {  // connections still go through here
+    relay_->refuse_clients();
+    return c.reply(f, 0);
+  }
   held_.clear();
   relay_.reset();
   gone_on_ = false;

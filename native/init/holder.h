@@ -14,6 +14,7 @@
 #include "init/protocol.h"
 #include "relay/relay.h"
 #include "sys/fd.h"
+#include "sys/tcp_silence.h"
 
 namespace virt::init {
 
@@ -42,22 +43,26 @@ class Holder {
     uint32_t id;
     protocol::HeldSort sort;
     UniqueFd socket;
+    SpokenOptions spoken;  // of kRepair
   };
 
   void accept_taker();
   void handle(Connection& c, const Frame& f);
   void handle_take(Connection& c, const Frame& f);
+  void handle_take_back(Connection& c, const Frame& f, uint32_t from);
   void handle_drop(Connection& c, const Frame& f);
   [[nodiscard]] bool knows_key(std::string_view key) const;
   [[nodiscard]] protocol::HoldStatus status();
 
+  int start_relay();
   bool look_at_relay();
 
   UniqueFd directory_, listener_, far_listener_;
   uint16_t port_ = 0;
   relay::Options options_;
   std::unique_ptr<relay::Relay> relay_;
-  bool pumps_ = false;    // anything that a relay pumps
+  bool pumps_ = false;  // anything that a relay pumps
+  bool detached_ = false;
   bool gone_on_ = false;  // a relay has come: the pod is on another host
   std::string name_, key_;
   std::vector<Held> held_;

@@ -18,6 +18,7 @@
 #include "init/spawn.h"
 #include "init/step.h"
 #include "sys/fd.h"
+#include "sys/tcp_silence.h"
 
 namespace virt::init {
 
@@ -53,6 +54,7 @@ class Keeper {
   void handle_hold(Connection& c, const Frame& f);
   void handle_relay(Connection& c, const Frame& f);
   void handle_far(Connection& c, const Frame& f);
+  void handle_silent(Connection& c, const Frame& f);
   static void handle_socket(Connection& c, const Frame& f);
   void handle_commit(Connection& c, const Frame& f);
   void handle_hook(Connection& c, const Frame& f);
@@ -98,6 +100,11 @@ class Keeper {
   Interposer& interposer_;
   std::unique_ptr<Holder> holder_;
   std::unique_ptr<FarSockets> far_sockets_;
+  struct Silent {
+    UniqueFd socket;
+    SpokenOptions spoken;
+  };
+  std::vector<Silent> silent_;  // connections of a pod that is being rebuilt
   std::vector<protocol::Status::Stream> streams_;
 
   pid_t first_pid_ = 0;

@@ -139,6 +139,32 @@ std::string encode(const HoldStatus& status) {
                     status.gone_on, status.connected);
 }
 
+namespace {
+
+void put(Writer* w, const std::vector<FarListener>& listeners) {
+  w->number(static_cast<uint32_t>(listeners.size()));
+  for (const FarListener& l : listeners) {
+    w->number(l.id);
+    w->text(l.name);
+    w->text(l.at);
+  }
+}
+
+bool take(Reader* r, std::vector<FarListener>* listeners) {
+  const auto count = r->number<uint32_t>();
+  if (count > kMostFarListeners) return false;
+  for (uint32_t i = 0; i < count && r->ok(); ++i) {
+    FarListener l;
+    l.id = r->number<uint32_t>();
+    l.name = r->text();
+    l.at = r->text();
+    listeners->push_back(std::move(l));
+  }
+  return r->ok();
+}
+
+}  // namespace
+
 std::string encode(const FarPlan& plan) {
   Writer w;
   w.number(plan.through);
@@ -152,6 +178,7 @@ std::string encode(const FarPlan& plan) {
     w.text(s.local);
     w.text(s.peer);
   }
+  put(&w, plan.listeners);
   return w.bytes();
 }
 
@@ -167,6 +194,14 @@ std::string encode(const std::vector<FarState>& states) {
       w.number(channel);
       w.number(inode);
     }
+    w.number(static_cast<uint32_t>(s.clients.size()));
+    for (const FarClient& c : s.clients) {
+      w.number(c.channel);
+      w.number(c.inode);
+      w.text(c.local);
+      w.text(c.peer);
+    }
+    put(&w, s.listeners);
   }
   return w.bytes();
 }
@@ -185,6 +220,16 @@ bool decode(std::string_view bytes, std::vector<FarState>* states) {
       const auto inode = r.number<uint64_t>();
       s.sockets.emplace_back(channel, inode);
     }
+    const auto clients = r.number<uint32_t>();
+    for (uint32_t k = 0; k < clients && r.ok(); ++k) {
+      FarClient c;
+      c.channel = r.number<uint32_t>();
+      c.inode = r.number<uint64_t>();
+      c.local = r.text();
+      c.peer = r.text();
+      s.clients.push_back(std::move(c));
+    }
+    if (!take(&r, &s.listeners)) return false;
     states->push_back(std::move(s));
   }
   return r.done();
@@ -206,7 +251,7 @@ bool decode(std::string_view bytes, FarPlan* plan) {
     s.peer = r.text();
     plan->sockets.push_back(std::move(s));
   }
-  return r.done();
+  return take(&r, &plan->listeners) && r.done();
 }
 
 bool decode(std::string_view bytes, Status* status) {

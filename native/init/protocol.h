@@ -20,7 +20,7 @@
 
 namespace virt::protocol {
 
-inline constexpr uint32_t kVersion = 3;
+inline constexpr uint32_t kVersion = 4;
 inline constexpr uint32_t kMostFrameBytes = 8 << 20;  // argv and environment may be large (ARG_MAX)
 
 enum class Type : uint16_t {
@@ -51,6 +51,9 @@ enum class Type : uint16_t {
   // riding: sockets that lead through a holder on another host
   kFar =
       24,  // u32 freeze? → u32 count, of each FarState, its state in a memfd riding if frozen: until the connection goes
+  kSilent =
+      27,  // rebuild: u32 count, of each u32 SO_REUSEADDR, u32 SO_KEEPALIVE, u32 TCP_USER_TIMEOUT, its descriptor riding: a
+           // TCP connection that is silent (sys/tcp_silence.h) until kCommit
   kCatchUp = 20,  // the journal holds all that was done so far when the answer comes
   // requests to a holder (init/holder.h), which answers kHello (text key, or nothing) with a HoldStatus
   kTake = 21,  // text key, u32 from → u32 how many there are, u32 count, u32 ids, their descriptors riding
@@ -79,8 +82,10 @@ static_assert(sizeof(FrameHeader) == 12);
 
 inline constexpr size_t kKeyBytes = 32;
 inline constexpr size_t kMostHeldInFrame = 128;
-// kInside: between two processes of the pod, through a listener that is held.
-enum class HeldSort : uint32_t { kConnection = 0, kListener = 1, kDatagram = 2, kInside = 3 };
+inline constexpr size_t kMostFarListeners = 4096;  // of one holder
+// kInside: between two processes of the pod, through a listener that is held. kRepair: a TCP connection whose state goes along; it
+// is silent (sys/tcp_silence.h) as long as it is held.
+enum class HeldSort : uint32_t { kConnection = 0, kListener = 1, kDatagram = 2, kInside = 3, kRepair = 4 };
 
 // A socket whose other end is kept on another host. Addresses as the kernel has them (sockaddr); empty: none.
 struct FarSocket {
@@ -90,6 +95,12 @@ struct FarSocket {
   // a frame is too small for a full queue.
   uint32_t unread_bytes = 0;
 };
+// A listening socket that a holder keeps: by its number there, the name that the pod's own has now (sockaddr), and where that is
+// reached from inside the pod.
+struct FarListener {
+  uint32_t id = 0;
+  std::string name, at;
+};
 struct FarPlan {
   uint32_t through = 0;  // which relay: the first, or one more
   std::string key;
@@ -98,13 +109,23 @@ struct FarPlan {
   uint32_t has_state =
       0;  // the first file that rides along is the relay's state, the other has what is unread
   std::vector<FarSocket> sockets;
+  std::vector<FarListener> listeners;  // whose new clients go on to the pod
 };
 
-// A relay of a pod: where its holder is found, and the inodes of the programs' sockets by channel.
+// The relay's end of a connection to one of the pod's listening sockets.
+struct FarClient {
+  uint32_t channel = 0;
+  uint64_t inode = 0;
+  std::string local, peer;  // sockaddr
+};
+// A relay of a pod: where its holder is found, and the inodes of the programs' sockets by channel. Those of new clients the
+// program has accepted itself: they are known by the other end.
 struct FarState {
   std::string key, holder;
   uint32_t cut_limit_ms = 0;
   std::vector<std::pair<uint32_t, uint64_t>> sockets;
+  std::vector<FarClient> clients;
+  std::vector<FarListener> listeners;
 };
 
 // A holder's answer to kHello.

@@ -113,6 +113,9 @@ void Keeper::handle(Connection& c, const Frame& f) {
     case Type::kFar:
       handle_far(c, f);
       return;
+    case Type::kSilent:
+      handle_silent(c, f);
+      return;
     case Type::kSocket:
       handle_socket(c, f);
       return;
@@ -343,6 +346,25 @@ void Keeper::handle_far(Connection& c, const Frame& f) {
   c.reply_with(f, encode(states), fds);
 }
 
+// Until the commit they are closed without a word, if it comes to nothing.
+void Keeper::handle_silent(Connection& c, const Frame& f) {
+  auto fds = c.take_fds();
+  Reader r(f.payload);
+  const auto count = r.number<uint32_t>();
+  if (!r.ok() || count > protocol::kMostHeldInFrame || !rebuilding_ || !c.seeding) return c.reply(f, EINVAL);
+  if (count > fds.size()) return c.reply(f, EMFILE);
+  for (uint32_t i = 0; i < count; ++i) {
+    SpokenOptions spoken;
+    spoken.reuse_address = r.number<uint32_t>();
+    spoken.keep_alive = r.number<uint32_t>();
+    spoken.user_timeout_ms = r.number<uint32_t>();
+    if (!r.ok()) return c.reply(f, EINVAL);
+    if (const int error = close_silently(fds[i].get()); error != 0) return c.reply(f, error);
+    silent_.push_back({std::move(fds[i]), spoken});
+  }
+  c.reply(f, r.done() ? 0 : EINVAL);
+}
+
 void Keeper::handle_socket(Connection& c, const Frame& f) {
   Reader r(f.payload);
   const auto family = static_cast<int>(r.number<uint32_t>()), type = static_cast<int>(r.number<uint32_t>()),
@@ -372,6 +394,9 @@ void Keeper::handle_commit(Connection& c, const Frame& f) {
       return;
     }
   }
+  // Nothing can fail from here on: their peers may hear of it.
+  for (const Silent& s : silent_) (void)end_silence(s.socket.get(), s.spoken);
+  silent_.clear();
   // The one step that makes it a pod: every thread, stopped or parked, is free to go home from here on, and
   // nothing depends on the engine any more.
   __atomic_store_n(commit_, 1, __ATOMIC_SEQ_CST);

@@ -31,6 +31,16 @@ void Channel::set_socket(UniqueFd socket) {
   if (aborted_ || (read_done_ && write_done_)) fd_.reset();
 }
 
+void Channel::set_connecting(UniqueFd socket) {
+  set_socket(std::move(socket));
+  connecting_ = waits_to_write_ = true;
+}
+
+void Channel::connected() {
+  connecting_ = false;
+  write_some();
+}
+
 void Channel::prepare() {
   if (prepared_ || !fd_) return;
   prepared_ = true;
@@ -54,6 +64,8 @@ size_t Channel::room() const { return out_.size() < window_ ? window_ - out_.siz
 
 uint32_t Channel::interest() const {
   if (!fd_) return kUnwatched;
+  // A unix socket has nothing to say before it is connected but that it is not.
+  if (connecting_) return is_unix_ ? kUnwatched : uint32_t{EPOLLOUT};
   const uint32_t write = waits_to_write_ ? uint32_t{EPOLLOUT} : 0;
   if (read_done_) return write_done_ ? kUnwatched : write;
   if (room() == 0) return hangup_seen_ ? kUnwatched : write;
@@ -62,6 +74,13 @@ uint32_t Channel::interest() const {
 
 void Channel::on_events(uint32_t events) {
   if (!fd_) return;
+  if (connecting_) {
+    int error = 0;
+    socklen_t size = sizeof error;
+    getsockopt(fd_.get(), SOL_SOCKET, SO_ERROR, &error, &size);
+    error == 0 ? connected() : lose_socket();
+    return;
+  }
   const bool broken = (events & (EPOLLERR | EPOLLHUP)) != 0;
   if ((events & EPOLLOUT) != 0 || (broken && waits_to_write_)) write_some();
   if (!fd_) return;
@@ -127,7 +146,7 @@ void Channel::read_ended(ssize_t result, uint32_t events) {
 void Channel::local_is_gone(Mark mark, int error) {
   out_.append_mark(mark, mark == Mark::reset ? as_byte(error) : 0);
   aborted_ = read_done_ = write_done_ = true;
-  waits_to_write_ = false;
+  waits_to_write_ = connecting_ = false;
   in_.drop_to(in_.end());
   fd_.reset();
 }
@@ -142,7 +161,8 @@ void Channel::write_failed(int error) {
 }
 
 void Channel::write_some() {
-  waits_to_write_ = false;
+  waits_to_write_ = connecting_;
+  if (connecting_) return;
   while (!write_done_) {
     const Tape::Run run = in_.run(in_.begin(), kReadBytes);
     if (run.size == 0) return;
@@ -180,6 +200,7 @@ void Channel::execute(Mark mark) {
   }
   // Whoever is at the socket learns the errno only if it is a reset: nothing else can be done to a socket from here.
   was_reset_ = write_done_ = read_done_ = true;
+  connecting_ = false;
   if (mark == Mark::reset) {
     close_with_reset();
   } else {
@@ -248,7 +269,7 @@ bool Channel::receive(const Record& record, const char* payload) {
     return true;
   }
   size_t taken = 0;
-  if (record.mark == Mark::none && in_.size() == 0) {
+  if (record.mark == Mark::none && in_.size() == 0 && !connecting_) {
     // The common case: from the tunnel's buffer into the socket.
     const ssize_t n = send(fd_.get(), payload, record.size, MSG_DONTWAIT | MSG_NOSIGNAL);
     if (n < 0 && errno != EAGAIN && errno != EINTR) {
@@ -304,6 +325,7 @@ bool Channel::peer_has_ended() {
 void Channel::reset() {
   if (fd_) close_with_reset();
   was_reset_ = read_done_ = write_done_ = true;
+  connecting_ = false;
   out_.restart(out_.end());
   in_.restart(in_.end());
   told_ = in_.end();

@@ -21,8 +21,13 @@ class Channel {
  public:
   Channel(uint32_t id, uint32_t window) : id_(id), window_(window) {}
 
+  [[nodiscard]] uint32_t id() const { return id_; }
   // Its socket; a state that was thawed goes on with it.
   void set_socket(UniqueFd socket);
+  // A socket whose connect(2) is under way: what comes for it waits until connected() or lose_socket().
+  void set_connecting(UniqueFd socket);
+  void connected();
+  [[nodiscard]] bool is_connecting() const { return connecting_; }
   // Sets its options, once, before it is read for the first time.
   void prepare();
   // It was thawed and lives at this end.
@@ -90,6 +95,10 @@ class Channel {
   uint32_t watched = kUnwatched;
   uint64_t listed_by = 0;
   bool queued = false, due = false, noted = false;
+  // Of a new client: the how manieth it was, the listening socket that it came to, and whether it is to be led there still.
+  uint64_t opened = 0;
+  uint32_t listener = 0;
+  bool to_connect = false;
 
  private:
   void read_some(uint32_t events);
@@ -118,7 +127,7 @@ class Channel {
   bool was_reset_ = false;   // the peer's was executed
   bool waits_to_write_ = false;
   bool hangup_seen_ = false;  // an error or hangup waits until there is room to read
-  bool thawed_ = false, prepared_ = false;
+  bool thawed_ = false, prepared_ = false, connecting_ = false;
   bool urgent_ahead_ = false;  // an urgent byte is announced that can't be read yet
 };
 

@@ -41,7 +41,7 @@ Tape again(const Tape& tape, std::string_view bytes, bool fin) {
 }  // namespace
 
 bool Channel::drain() {
-  while (fd_ && !read_done_) {
+  while (fd_ && !read_done_ && !connecting_) {
     if (out_.size() > kMostBytes) return false;
     pollfd p{fd_.get(), POLLIN | POLLPRI | POLLRDHUP, 0};
     if (poll(&p, 1, 0) <= 0) return true;
@@ -58,7 +58,7 @@ bool Channel::drain() {
 size_t Channel::unsent() const {
   int bytes = 0;
   // A unix socket's bytes are in its peer's queue at once.
-  if (!fd_ || is_unix_ || ioctl(fd_.get(), SIOCOUTQ, &bytes) != 0 || bytes < 0) return 0;
+  if (!fd_ || is_unix_ || connecting_ || ioctl(fd_.get(), SIOCOUTQ, &bytes) != 0 || bytes < 0) return 0;
   return static_cast<size_t>(bytes);
 }
 

@@ -17,7 +17,7 @@ struct Key {
 // The holder keeps the outside sockets and is dialled; the relay has the program's and dials.
 enum class Role : uint8_t { holder, relay };
 
-inline constexpr uint16_t kVersion = 1;
+inline constexpr uint16_t kVersion = 2;
 
 // The first bytes of a tunnel, in the clear. The beginning, up to the version, is the same for all versions.
 struct Hello {

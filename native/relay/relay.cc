@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include "sys/clocks.h"
 #include "sys/thread.h"
@@ -111,7 +112,9 @@ void Relay::let_go() {
   for (auto& [id, channel] : streams_) {
     if (channel) settle(channel.get(), id);
   }
-  if (streams_.empty() && datagrams_.empty()) status_.over = Over::ended;
+  if (streams_.empty() && datagrams_.empty() && leads_.empty()) status_.over = Over::ended;
+  if (!leads_.empty() && is_connected())
+    current_->tunnel.put({Type::enough, Mark::none, 0, 0, 0, 0, 0}, nullptr);
   wake();
 }
 
@@ -137,6 +140,10 @@ int Relay::start() {
   scratch_.reset(new char[kDatagramBytes]);
   for (auto& [id, channel] : streams_) {
     if (channel && channel->wants_socket()) {
+      if (std::exchange(channel->to_connect, false) && leads_.contains(channel->listener)) {
+        connect_client(channel.get());
+        continue;
+      }
       channel->lose_socket();
       ++status_.reset;
     }
@@ -183,6 +190,8 @@ Status Relay::status() {
   status.datagrams = living_datagrams_;
   status.connected = is_connected();
   status.met = seen_peer_;
+  if (!enough_)
+    status.listeners = static_cast<uint32_t>(role_ == Role::holder ? kept_.size() : leads_.size());
   return status;
 }
 
@@ -250,6 +259,9 @@ void Relay::dispatch(Source source, uint64_t number, uint32_t events) {
       settle(at->second.get(), at->first);
       return;
     }
+    case Source::client:
+      if (Kept* kept = kept_of(static_cast<uint32_t>(number)); kept != nullptr) accept_client(kept);
+      return;
     case Source::datagram: {
       const auto at = datagrams_.find(static_cast<uint32_t>(number));
       if (at == datagrams_.end() || !at->second || !is_connected()) return;
@@ -267,7 +279,9 @@ int Relay::timeout_ms() const {
     if (!link->ready) next = std::min(next, link->deadline_ns);
   }
   if (tick_ns_ != 0) next = std::min(next, tick_ns_);
-  if (accept_ns_ != 0) next = std::min(next, accept_ns_);
+  for (const int64_t at : {accept_ns_, clients_ns_, again_ns_}) {
+    if (at != 0) next = std::min(next, at);
+  }
   const bool lives = status_.over == Over::no || status_.over == Over::ended;
   if (lives && !is_connected()) {
     if (role_ == Role::relay || (seen_peer_ && !peer_left_))
@@ -289,6 +303,8 @@ void Relay::keep_times() {
     watch_listeners(true);
   }
   if (tick_ns_ != 0 && now_ns_ >= tick_ns_) tick();
+  if (clients_ns_ != 0 && now_ns_ >= clients_ns_) clients_ns_ = 0;
+  if (again_ns_ != 0 && now_ns_ >= again_ns_) connect_again();
   if (is_connected()) return;
   if ((role_ == Role::relay || (seen_peer_ && !peer_left_)) &&
       now_ns_ - cut_ns_ >= options_.cut_limit_ms * kMs) {
@@ -304,7 +320,7 @@ void Relay::tick() {
   std::vector<uint32_t> noted;
   noted.swap(noted_);
   for (const uint32_t id : noted) {
-    Channel* channel = streams_[id].get();
+    Channel* channel = stream(id);
     if (channel == nullptr) continue;
     channel->noted = false;
     channel->release_memory();

@@ -28,6 +28,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "relay/channel.h"
@@ -49,12 +50,16 @@ struct Options {
   uint32_t window_bytes = 1 << 20;
 };
 
-// ended: no channel is left (more may be added). limit_passed: the tunnel was cut for too long. replaced: another relay has the
+// Channels of clients that came to the holder when the pod had gone on are numbered from here; all others below.
+inline constexpr uint32_t kFirstClient = uint32_t{1} << 31;
+
+// ended: no channel is left (more may be added), and no new client is waited for. limit_passed: the tunnel was cut for too long. replaced: another relay has the
 // connections: the pod has gone on to another host, or its image was reattached there before.
 enum class Over : uint8_t { no, ended, limit_passed, replaced };
 
 struct Status {
   uint32_t streams = 0, datagrams = 0;  // that live
+  uint32_t listeners = 0;               // whose new clients become channels
   bool connected = false;
   bool met = false;                      // connected, now or once
   int64_t since_ns = 0;                  // connected, or cut: CLOCK_MONOTONIC
@@ -83,13 +88,30 @@ class Relay {
   int put_back(uint32_t id, std::string_view unread);
   // A holder's listening socket, TCP or unix; there may be several.
   void accept_from(UniqueFd listener);
+  // A holder's listening socket of the pod, by its number in the image; it is left alone until a relay has come. If that leads
+  // its clients on they become channels, else it is closed. EPROTOTYPE: it is none of streams. EEXIST.
+  int keep(uint32_t id, UniqueFd listener);
+  // Copies of those whose clients wait for the pod to come back from somewhere; none while a relay has them.
+  std::vector<std::pair<uint32_t, UniqueFd>> waiting_listeners();
+  // Closes them: new clients are for somebody else.
+  void refuse_clients();
+  // A relay's: new clients of a listening socket that the holder keeps are led to this address, where the pod listens now, in the
+  // network and the file system of whoever calls start(). Before that. EINVAL.
+  int lead(uint32_t listener, const sockaddr* address, socklen_t size);
+  // The ends, on a relay's side, of connections to the pod's listening sockets: inode and addresses (sockaddr).
+  struct Client {
+    uint32_t id;
+    uint64_t inode;
+    std::string local, peer;
+  };
+  std::vector<Client> clients();
   // Where a relay finds its holder. It connects, and again after each cut, at once and then every 50 ms … 2 s. EINVAL.
   int dial(const sockaddr* address, socklen_t size);
   // No relay is to come from now on, or may again: who has the sockets by other means does not share them. False: one has
   // come, and nothing is barred.
   bool bar(bool barred);
   // Nobody has the other ends of our sockets any more: what they wrote goes out, and then each ends, whether its peer has
-  // closed it or not. Without channels it is over at once.
+  // closed it or not, and no new client is taken. Without channels it is over at once, or when the holder knows that.
   void let_go();
   // A stream socket that somebody else has connected to the peer.
   void adopt(UniqueFd stream);
@@ -123,12 +145,25 @@ class Relay {
     int64_t deadline_ns = 0;  // for everything before it is ready
     int64_t ready_ns = 0;
     uint32_t peer_window = 0, peer_instance = 0;
+    uint64_t opened = 0;  // of how many clients the peer has heard
     uint32_t watched = 0;
     bool refused = false;
     bool begun = false;  // the peer has proved the key and said its epoch
     bool ready = false;  // both know what the other has
   };
-  enum class Source : uint8_t { wake, listener, link, stream, datagram };
+  enum class Source : uint8_t { wake, listener, link, stream, datagram, client };
+  // A listening socket of the pod, at its holder.
+  struct Kept {
+    uint32_t id;
+    UniqueFd fd;
+    uint64_t led_by = 0;  // serial of the link whose relay leads its clients on
+    uint32_t watched = UINT32_MAX;
+  };
+  // Where a relay leads the clients of one.
+  struct Lead {
+    sockaddr_storage address{};
+    socklen_t size = 0;
+  };
 
   static void* run_thread(void* self);
   int start_thread();
@@ -172,6 +207,22 @@ class Relay {
   void note_end();
   void wait_until_settled() const;
 
+  // relay_clients.cc: new ones
+  [[nodiscard]] static bool is_client(uint32_t id) { return id >= kFirstClient; }
+  Channel* stream(uint32_t id);
+  Channel* add_client(uint32_t id, uint32_t listener, uint64_t opened);
+  void forget_clients();
+  Kept* kept_of(uint32_t id);
+  void close_kept(uint64_t led_by);
+  void lead_on(Link* link);
+  void say_open(Link* link, Channel* channel);
+  void settle_clients();
+  void accept_client(Kept* kept);
+  void say_leads(Tunnel* tunnel) const;
+  bool take_client(const Record& record);
+  void connect_client(Channel* channel);
+  void connect_again();
+
   const Role role_;
   const Key key_;
   const Options options_;
@@ -188,6 +239,16 @@ class Relay {
   std::vector<uint32_t> noted_;  // at the next tick: acknowledged, memory given back
   int64_t tick_ns_ = 0;
   std::unique_ptr<char[]> scratch_;
+
+  std::vector<Kept> kept_;                    // a holder's
+  std::unordered_map<uint32_t, Lead> leads_;  // a relay's
+  uint64_t opened_ = 0;                       // so many clients have become channels
+  uint32_t clients_ = 0;                      // of them live
+  std::vector<uint32_t> ended_clients_;       // to be forgotten
+  std::vector<uint32_t> unconnected_;         // to be tried again
+  int64_t clients_ns_ = 0, again_ns_ = 0;
+  bool leads_on_ = false;  // or did: that there is no channel is no sign that there will be none
+  bool enough_ = false;    // the holder has said that no new client will come
 
   std::vector<UniqueFd> listeners_, adopted_;
   bool listening_ = false;

@@ -140,7 +140,7 @@ void Relay::drop(Link* link) {
     }
     current_ = nullptr;
     for (const uint32_t id : queue_) {
-      if (Channel* channel = streams_[id].get(); channel != nullptr) channel->queued = false;
+      if (Channel* channel = stream(id); channel != nullptr) channel->queued = false;
     }
     queue_.clear();
   }
@@ -156,6 +156,7 @@ void Relay::make_current(Link* link) {
   for (const auto& [id, channel] : streams_) {
     if (channel) tunnel.put({Type::have, Mark::none, 0, id, 0, 0, channel->received()}, nullptr);
   }
+  if (role_ == Role::relay) say_leads(&tunnel);
   for (const auto& [id, channel] : datagrams_) {
     if (channel) tunnel.put({Type::have, Mark::none, 0, id, 0, 0, 0}, nullptr);
   }
@@ -170,6 +171,14 @@ bool Relay::take(Link* link, const Record& record, char* payload) {
   if (link->refused) return true;
   if (!link->begun) return take_begin(link, record);
   if (record.type == Type::have) return take_have(link, record);
+  if (role_ == Role::holder && record.type == Type::leads) {
+    if (Kept* kept = kept_of(record.id); kept != nullptr) kept->led_by = link->serial;
+    return true;
+  }
+  if (role_ == Role::holder && record.type == Type::opened) {
+    link->opened = record.offset;
+    return true;
+  }
   if (record.type != Type::ready) return false;
   if (barred_ || is_another(*link)) {
     link->tunnel.end();
@@ -230,6 +239,8 @@ void Relay::on_ready(Link* link) {
   seen_peer_ = true;
   peer_left_ = false;
   datagrams_watched_ = false;
+  if (role_ == Role::holder) lead_on(link);
+  if (letting_go_ && !leads_.empty()) link->tunnel.put({Type::enough, Mark::none, 0, 0, 0, 0, 0}, nullptr);
   for (const auto& [id, channel] : streams_) {
     if (!channel) continue;
     if (channel->listed_by != link->serial && !channel->peer_has_ended()) ++status_.reset;
@@ -256,12 +267,15 @@ void Relay::end_all(Over why) {
   living_streams_ = living_datagrams_ = 0;
   watch_listeners(false);
   listeners_.clear();
+  close_kept(UINT64_MAX);
+  leads_.clear();
+  clients_ = 0;
   queue_.clear();
   due_.clear();
   current_ = nullptr;
   links_.clear();
   address_size_ = 0;
-  tick_ns_ = accept_ns_ = 0;
+  tick_ns_ = accept_ns_ = clients_ns_ = again_ns_ = 0;
   status_.over = why;
   status_.since_ns = now_ns_;
   news();

@@ -14,6 +14,7 @@ constexpr int kPasses = 4;  // before the sockets are looked at again
 
 // False: no honest peer sends this.
 bool Relay::take_data(const Record& record, const char* payload) {
+  if (record.type == Type::open || record.type == Type::enough) return take_client(record);
   if (record.type == Type::datagram || record.type == Type::ended) {
     const auto at = datagrams_.find(record.id);
     if (at == datagrams_.end()) return false;
@@ -33,9 +34,15 @@ bool Relay::take_data(const Record& record, const char* payload) {
     return peer_left_;
   }
   const auto at = streams_.find(record.id);
-  if (at == streams_.end()) return false;
-  Channel* channel = at->second.get();
-  if (channel == nullptr) return true;
+  if (at == streams_.end() && !is_client(record.id)) return false;
+  Channel* channel = at == streams_.end() ? nullptr : at->second.get();
+  if (channel == nullptr) {
+    // It ended while this was on its way, and whoever sent it waits for nothing else.
+    if (record.type == Type::data && !current_->tunnel.is_full())
+      current_->tunnel.put({Type::acked, Mark::none, 0, record.id, 0, 0, record.offset + record.size},
+                           nullptr);
+    return true;
+  }
   if (record.type == Type::data) {
     status_.bytes_in += record.size;
     if (record.address != 0 || !channel->receive(record, payload)) return false;
@@ -54,6 +61,10 @@ void Relay::settle(Channel* channel, uint32_t id) {
   if (channel->is_over() && !lingers) {
     streams_[id].reset();
     --living_streams_;
+    if (is_client(id)) {
+      --clients_;
+      ended_clients_.push_back(id);
+    }
     return;
   }
   if (channel->fd() >= 0) {
@@ -106,6 +117,7 @@ void Relay::settle_datagrams() {
 }
 
 void Relay::pump() {
+  forget_clients();
   settle_datagrams();
   if (is_connected()) {
     Link* link = current_;
@@ -115,12 +127,13 @@ void Relay::pump() {
     }
     after_link(link);
   }
+  settle_clients();
   note_end();
 }
 
 void Relay::pump_once(Tunnel* tunnel) {
   for (const uint32_t id : due_) {
-    Channel* channel = streams_[id].get();
+    Channel* channel = stream(id);
     if (channel == nullptr) continue;
     channel->due = false;
     if (channel->unacknowledged() == 0) continue;
@@ -131,7 +144,7 @@ void Relay::pump_once(Tunnel* tunnel) {
   while (!tunnel->is_full() && !queue_.empty()) {
     const uint32_t id = queue_.front();
     queue_.pop_front();
-    Channel* channel = streams_[id].get();
+    Channel* channel = stream(id);
     if (channel == nullptr) continue;
     channel->queued = false;
     if (!channel->has_to_send()) continue;
@@ -148,7 +161,8 @@ void Relay::pump_once(Tunnel* tunnel) {
 void Relay::note_end() {
   if (status_.over == Over::ended && living_streams_ + living_datagrams_ > 0) status_.over = Over::no;
   if (status_.over != Over::no || living_streams_ + living_datagrams_ > 0) return;
-  if (streams_.empty() && datagrams_.empty()) return;
+  if (!kept_.empty() || (!leads_.empty() && !enough_)) return;
+  if (streams_.empty() && datagrams_.empty() && !leads_on_ && !enough_) return;
   if (current_ != nullptr && current_->tunnel.waits()) return;
   status_.over = Over::ended;
   news();

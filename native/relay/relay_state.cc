@@ -13,7 +13,7 @@
 namespace virt::relay {
 namespace {
 
-constexpr uint32_t kStateVersion = 1;
+constexpr uint32_t kStateVersion = 2;
 constexpr int64_t kMs = 1'000'000;
 // Longer than a kernel delays an acknowledgement (tcp(7): up to 200 ms): what is unacknowledged then was not taken.
 constexpr int64_t kSettledNs = 250 * kMs;
@@ -26,6 +26,7 @@ int Relay::freeze(std::string* state, uint32_t* cause) {
   const std::lock_guard lock(mutex_);
   if (!started_) return EINVAL;
   if (status_.over == Over::limit_passed || status_.over == Over::replaced) return ESHUTDOWN;
+  forget_clients();
   const auto fails = [cause](uint32_t id, int error) {
     if (cause != nullptr) *cause = id;
     return error;
@@ -41,11 +42,15 @@ int Relay::freeze(std::string* state, uint32_t* cause) {
   out.number(kStateVersion);
   out.number(epoch_);
   out.number(static_cast<uint8_t>(seen_peer_));
+  out.number(opened_);
   out.number(static_cast<uint32_t>(streams_.size()));
   for (const auto& [id, channel] : streams_) {
     out.number(id);
     out.number(static_cast<uint8_t>(channel && !channel->was_reset()));
     if (channel && !channel->was_reset() && !channel->encode(&out)) return fails(id, EPERM);
+    if (!is_client(id)) continue;
+    out.number(channel ? channel->listener : 0);
+    out.number(static_cast<uint8_t>(channel && channel->is_connecting()));
   }
   out.number(static_cast<uint32_t>(datagrams_.size()));
   for (const auto& [id, channel] : datagrams_) {
@@ -118,16 +123,28 @@ int Relay::thaw(std::string_view state, const Key& key, Options options, std::un
   if (epoch == 0 || epoch >= UINT64_MAX / 2) return EINVAL;
   made->epoch_ = epoch + 1;
   made->seen_peer_ = in.number<uint8_t>() != 0;
+  made->opened_ = in.number<uint64_t>();
   const auto streams = in.number<uint32_t>();
   for (uint32_t i = 0; i < streams; ++i) {
     const auto id = in.number<uint32_t>();
     const bool lives = in.number<uint8_t>() != 0;
     const auto [at, is_new] = made->streams_.try_emplace(id);
     if (!in.ok() || !is_new) return EINVAL;
-    if (!lives) continue;
-    at->second = std::make_unique<Channel>(id, made->options_.window_bytes);
-    if (!at->second->decode(&in)) return EINVAL;
-    ++made->living_streams_;
+    if (lives) {
+      at->second = std::make_unique<Channel>(id, made->options_.window_bytes);
+      if (!at->second->decode(&in)) return EINVAL;
+      ++made->living_streams_;
+    }
+    if (!is_client(id)) continue;
+    const auto listener = in.number<uint32_t>();
+    const bool to_connect = in.number<uint8_t>() != 0;
+    if (!lives) {
+      made->ended_clients_.push_back(id);
+      continue;
+    }
+    at->second->listener = listener;
+    at->second->to_connect = to_connect;
+    ++made->clients_;
   }
   const auto datagrams = in.number<uint32_t>();
   for (uint32_t i = 0; i < datagrams; ++i) {

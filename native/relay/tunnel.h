@@ -16,10 +16,26 @@ namespace virt::relay {
 
 // begin: offset is the epoch, id the window, reserved which relay of that epoch it is (0 from a holder that has none).
 // refused: offset is the epoch that there is. have: what was received of a channel.
+// leads: the relay leads new clients of the listening socket `id` to the pod. opened: how many new clients it has heard of.
 // ready: no more of these. data: bytes or a mark at an offset. acked: what is before the offset has been written.
 // datagram: `address` bytes of a socket address before the payload. ended: a datagram channel is no more. leave: the relay goes,
-// and another one will come, whenever that is.
-enum class Type : uint8_t { begin = 1, refused, have, ready, data, acked, datagram, ended, leave };
+// and another one will come, whenever that is. open: a new client of the listening socket `reserved` is this channel, the
+// offset`th that there was. enough: the relay takes no more new clients; the holder says it back when none will come.
+enum class Type : uint8_t {
+  begin = 1,
+  refused,
+  have,
+  leads,
+  opened,
+  ready,
+  data,
+  acked,
+  datagram,
+  ended,
+  leave,
+  open,
+  enough
+};
 
 // What every record begins with; `size` bytes follow.
 struct Record {

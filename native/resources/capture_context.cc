@@ -182,12 +182,12 @@ const std::string& CaptureContext::TcpPolicy::of(const std::string& address, int
   return otherwise;
 }
 
-bool CaptureContext::hold(Handle& handle, HeldAs as) {
+bool CaptureContext::hold(Handle& handle, HeldAs as, uint64_t peer) {
   if (!holds) return false;
-  if (const auto found = far.find(handle.st.st_ino); found != far.end()) {
+  if (const FarWays::Way* way = far.of(handle.dup.get(), handle.st.st_ino, peer); way != nullptr) {
     Value where = Value::list();
-    where.push(found->second.first);
-    where.push(static_cast<int64_t>(found->second.second));
+    where.push(way->first);
+    where.push(static_cast<int64_t>(way->second));
     handle.record.set("far", std::move(where));
     return true;
   }

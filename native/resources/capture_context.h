@@ -14,6 +14,7 @@
 
 #include "base/value.h"
 #include "resources/blocker.h"
+#include "resources/far_socket.h"
 #include "resources/handle.h"
 #include "resources/socket_options.h"
 #include "sys/sock_diag.h"
@@ -96,17 +97,18 @@ class CaptureContext {
       int port = 0;                 // 0: any
     };
     std::vector<Rule> rules;
-    std::string otherwise = "hold";  // "hold", "close", "reconnect"
+    std::string otherwise = "hold";  // "hold", "close", "reconnect", "repair"
     [[nodiscard]] const std::string& of(const std::string& address, int port) const;
   };
   TcpPolicy tcp_policy;
   bool holds = false;        // the pod's init keeps what leads to outside
   bool own_network = false;  // nothing outside reaches what the pod has bound, and it gets another network
   // The very handle is there again after a reattach on this host; whatever its record says is for elsewhere. False if nothing
-  // is held.
-  bool hold(Handle& handle, HeldAs as);
-  // Of sockets that lead through a holder on another host: which of the pod's relays, which channel; by inode.
-  std::map<uint64_t, std::pair<int, uint32_t>> far;
+  // is held. `peer`: the inode of a unix socket's other end.
+  bool hold(Handle& handle, HeldAs as, uint64_t peer = 0);
+  // Whether the state of TCP connections may be taken along (tcp_repair.h), by us and by the pod's init; asked once.
+  std::optional<bool> may_repair;
+  FarWays far;
   std::set<std::string> remapped;  // paths of the pod where something else is, by rule
 
   // stat(2) of a path inside the pod.

@@ -19,8 +19,8 @@ namespace virt {
 
 struct Kind;
 
-// As what a holder counts it.
-enum class HeldAs : uint32_t { connection = 0, listener = 1, datagram = 2, inside = 3 };
+// As what a holder counts it. repair: its state goes along (tcp_repair.h).
+enum class HeldAs : uint32_t { connection = 0, listener = 1, datagram = 2, inside = 3, repair = 4 };
 
 struct HandleUse {
   int pid = 0, fd = 0;  // as the program sees them

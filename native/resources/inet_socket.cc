@@ -19,6 +19,8 @@
 #include "resources/kinds.h"
 #include "resources/rebuild_context.h"
 #include "resources/socket_options.h"
+#include "resources/tcp_repair.h"
+#include "sys/file.h"
 
 namespace virt {
 namespace {
@@ -66,10 +68,50 @@ void capture_dead(Handle& h, CaptureContext& c) {
   if (ioctl(h.dup.get(), SIOCINQ, &waiting) == 0 && waiting > 0) h.record.set("waiting", waiting);
   if (c.hold(h, HeldAs::connection)) return;
   h.record.set("state", "reset");
-  if (waiting > 0 && c.tcp_policy.otherwise == "hold") {
+  if (waiting > 0 && (c.tcp_policy.otherwise == "hold" || c.tcp_policy.otherwise == "repair")) {
     c.block(h, "ERR_CONNECTION", "what was not read yet of a TCP connection that was reset",
             "try again when it is read, or let it be lost with --tcp close");
   }
+}
+
+// Init too must be able to: it is who ends the silence, or keeps it.
+bool may_repair(CaptureContext& c) {
+  if (!c.may_repair) {
+    const auto ours = try_read_link("/proc/self/ns/user");
+    c.may_repair = !c.own_network && ours && ours == try_read_link(proc_path(c.init_host_pid(), "ns/user")) &&
+                   may_repair(c.make_socket(AF_INET, SOCK_STREAM, 0));
+  }
+  return *c.may_repair;
+}
+
+// What never leaves this host cannot go on elsewhere; what leads through a relay has no state of its own.
+bool leaves_host(const Handle& h, const CaptureContext& c, const InetAddress& peer) {
+  if (c.far.of(h.dup.get(), h.st.st_ino, 0) != nullptr) return false;
+  const bool v6 = peer.storage.ss_family == AF_INET6;
+  const auto& six = reinterpret_cast<const sockaddr_in6&>(peer.storage).sin6_addr;
+  const in_addr_t four =
+      ntohl(v6 ? six.s6_addr32[3] : reinterpret_cast<const sockaddr_in&>(peer.storage).sin_addr.s_addr);
+  return v6 && !IN6_IS_ADDR_V4MAPPED(&six) ? !IN6_IS_ADDR_LOOPBACK(&six)
+                                           : four >> IN_CLASSA_NSHIFT != IN_LOOPBACKNET;
+}
+
+void capture_repaired(Handle& h, CaptureContext& c, int tcp_state, const std::string& whom) {
+  const char* hint = "keep it here with --tcp hold, or let the program find it reset with --tcp close";
+  if (!c.holds) {
+    c.block(h, "ERR_CONNECTION", "a TCP connection" + whom + ", whose state only one pod can have", hint);
+  } else if (!c.may_repair || *c.may_repair) {  // else it was said already
+    if (!may_repair(c)) {
+      c.block(
+          h, "ERR_NOT_PERMITTED",
+          "a TCP connection" + whom +
+              ": to take its state along (repair) needs CAP_NET_ADMIN over the host's network",
+          "run the pod as root, without rules for isolation, or keep its connections here with --tcp hold");
+    } else if (const std::string why = repair_obstacle(h.dup.get(), tcp_state); !why.empty()) {
+      c.block(h, "ERR_CONNECTION", "a TCP connection" + whom + " " + why, hint);
+    }
+  }
+  h.record.set("state", "connected");
+  (void)c.hold(h, HeldAs::repair);
 }
 
 void capture_tcp(Handle& h, CaptureContext& c) {
@@ -103,14 +145,17 @@ void capture_tcp(Handle& h, CaptureContext& c) {
   const Value* address = h.record.find("peer");
   const std::string& policy =
       c.tcp_policy.of(address == nullptr ? "" : address->at("address").as_string(), peer ? peer->port() : 0);
+  if (policy == "repair" && peer && leaves_host(h, c, *peer))
+    return capture_repaired(h, c, info.tcpi_state, whom);
   if (policy == "reconnect" && peer) {
     h.record.set("state", "reconnect");
     return;
   }
   h.record.set("state", "connected");
-  if (policy == "hold" && c.hold(h, HeldAs::connection)) return;
+  const bool wanted = policy == "hold" || policy == "repair";
+  if (wanted && c.hold(h, HeldAs::connection)) return;
   h.record.set("state", "reset");
-  if (policy != "hold") {
+  if (!wanted) {
     c.accepted.push_back("closed the TCP connection" + whom +
                          (h.uses.empty() ? ""
                                          : " of pid " + std::to_string(h.uses[0].pid) + ", fd " +
@@ -202,6 +247,13 @@ int rebuild(const Value& record, RebuildContext& c) {
   const bool tcp = record.at("type").as_string() == "tcp";
   const std::string& state = record.at("state").as_string();
   const Value& options = record.at("options");
+  if (const Value* repair = record.find("repair"); repair != nullptr && state == "connected") {
+    UniqueFd made = make_connection(*repair, options, family, c.addresses_come_later);
+    set_status_flags(made.get(), static_cast<int>(record.at("flags").as_int()));
+    const int fd = c.push(made.get());
+    c.silent.push_back({&record, std::move(made), false});
+    return fd;
+  }
   if (state == "reset" || state == "connected" || state == "reconnect") {
     int fd = state == "reconnect" ? reconnect(record, c, family) : -1;
     if (fd < 0) fd = make_reset(c, family);

@@ -75,6 +75,14 @@ class RebuildContext {
   std::vector<std::function<void()>> when_all_stand;
   // … and after that: closing the ends that were closed.
   std::vector<std::function<void()>> at_last;
+  // TCP connections that say and hear nothing before the commit (tcp_repair.h). `whole`: it is the very one.
+  struct Silent {
+    const Value* record;
+    UniqueFd fd;
+    bool whole;
+  };
+  std::vector<Silent> silent;
+  bool addresses_come_later = false;
   // What could not be had back as it was, in words.
   std::vector<std::string> notes;
   // Makes a handle now if it does not stand yet; set by checkpoint/.

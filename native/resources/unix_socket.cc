@@ -95,7 +95,7 @@ void capture_connected(Handle& h, CaptureContext& c, const UnixSocketInfo& info,
     if (!name.empty()) h.record.set("peerName", Value::bytes(name.data(), name.size()));
     if (const std::string own = own_unix_name(h.dup.get()); !own.empty())
       h.record.set("name", Value::bytes(own.data(), own.size()));
-    if (c.hold(h, HeldAs::connection)) return;
+    if (c.hold(h, HeldAs::connection, info.peer)) return;
     c.block(h, "ERR_CONNECTION",
             "a unix socket connected to a process outside the pod" +
                 (name.empty() || name[0] == '\0' ? "" : " (" + name + ")"),
@@ -138,7 +138,7 @@ std::optional<UnixSocketInfo> info_of_far(const Handle& h, const CaptureContext&
   const int fd = h.dup.get();
   pollfd p{fd, POLLRDHUP, 0};
   if (type != SOCK_STREAM || poll(&p, 1, 0) < 0) return std::nullopt;
-  const bool far = c.far.contains(h.st.st_ino);
+  const bool far = c.far.by_inode.contains(h.st.st_ino);
   if (!far && (p.revents & POLLHUP) == 0) return std::nullopt;
   UnixSocketInfo info;
   info.inode = h.st.st_ino;

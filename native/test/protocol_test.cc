@@ -124,6 +124,28 @@ TEST_CASE("an exec plan arrives as it was sent, whole or not at all") {
   check_only_whole<ExecPlan>(encode(p));
 }
 
+TEST_CASE("a plan of far sockets and the states of relays arrive as they were sent, whole or not at all") {
+  FarPlan plan;
+  plan.through = 1;
+  plan.key = std::string(kKeyBytes, 'k');
+  plan.sockets.push_back({7, 2, 1, 0, "local", "peer", "unread"});
+  plan.listeners = {{3, "name", "at"}, {4, "", ""}};
+  const std::string bytes = encode(plan);
+  FarPlan got;
+  REQUIRE(decode(bytes, &got));
+  CHECK(encode(got) == bytes);
+  const std::vector<FarState> states = {
+      {"key", "holder", 1000, {{7, 99}}, {{1u << 31, 100, "local", "peer"}}, {{3, "name", ""}}}};
+  const std::string text = encode(states);
+  std::vector<FarState> others;
+  REQUIRE(decode(text, &others));
+  CHECK(encode(others) == text);
+  check_only_whole<FarPlan>(bytes);
+  check_only_whole<std::vector<FarState>>(text);
+  plan.listeners.resize(kMostFarListeners + 1);
+  CHECK_FALSE(decode(encode(plan), &got));
+}
+
 TEST_CASE("a status arrives as it was sent, whole or not at all") {
   const Status s = some_status();
   Status out;

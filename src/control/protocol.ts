@@ -3,7 +3,7 @@
  */
 
 /** Version of the protocol; both sides must have the same. */
-export const protocolVersion = 3;
+export const protocolVersion = 4;
 
 export const mostFrameBytes = 8 << 20;
 export const headerBytes = 12;

@@ -29,6 +29,34 @@ export const socketAddress = v.object({
   port: v.pipe(count, v.maxValue(65535)),
   scope: optional(count),
 });
+const sequence = v.pipe(count, v.maxValue(0xffffffff));
+const scale = v.pipe(count, v.maxValue(14));
+const queued = v.pipe(bytes, v.maxLength(256 << 20));
+/**
+ * The kernel's state of a TCP connection (native/resources/tcp_repair.h), with its addresses on the line whatever rules made of them in
+ * the pod. Sequence numbers are those of the first byte in each queue, windows count bytes; `timestamp` is RFC 7323's, at `realtimeMs`.
+ */
+const repair = v.object({
+  state: v.picklist(["established", "close-wait", "fin-wait-1", "fin-wait-2", "last-ack", "closing"]),
+  local: socketAddress,
+  peer: socketAddress,
+  sendSequence: sequence,
+  receiveSequence: sequence,
+  unacknowledged: queued,
+  unread: queued,
+  /** Nothing more comes: the peer has ended it, or the program does not want it. */
+  ended: optional(v.boolean()),
+  maxSegment: v.pipe(count, v.minValue(1), v.maxValue(65535)),
+  windowScales: optional(v.strictTuple([scale, scale])),
+  selective: optional(v.boolean()),
+  timestamp: optional(sequence),
+  realtimeMs: count,
+  sendWindowFrom: sequence,
+  sendWindow: sequence,
+  mostSendWindow: sequence,
+  receiveWindow: sequence,
+  receiveWindowFrom: sequence,
+});
 const socketOptions = v.array(v.strictTuple([int, int, bytes]));
 const unixType = v.picklist(["stream", "datagram", "seqpacket"]);
 
@@ -104,6 +132,7 @@ export const handle = v.variant("kind", [
     peer: optional(socketAddress),
     shutdown: optional(count),
     backlog: optional(count),
+    repair: optional(repair),
   }),
 ]);
 

@@ -130,6 +130,8 @@ export const manifestSchema = v.object({
         key: v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/)),
         cutLimitMs: count,
         part: v.pipe(v.string(), v.regex(/^relay-\d+$/)),
+        /** Listening sockets of the pod by the numbers that the holder has for them, and their handles: new clients come from there. */
+        listeners: optional(v.array(v.strictTuple([count, count]))),
       }),
     ),
   ),

@@ -7,15 +7,19 @@ import { type Manifest, parseManifest } from "../image/manifest.js";
 import type { ReattachOptions } from "../pod/reattach.js";
 
 /** What of a reattach's options a move may say: plain data. */
-export type ArrivalOptions = Pick<ReattachOptions, "name" | "tcp" | "holder" | "allowChanged" | "labels"> & {
+export type ArrivalOptions = Pick<
+  ReattachOptions,
+  "name" | "tcp" | "holder" | "forward" | "allowChanged" | "labels"
+> & {
   remap?: { path?: Record<string, string>; port?: Record<string, number>; addr?: Record<string, string> };
 };
 
 const text = v.pipe(v.string(), v.maxLength(4096));
 const arrival = v.strictObject({
   name: v.optional(text),
-  tcp: v.optional(v.picklist(["hold", "close", "reconnect"])),
+  tcp: v.optional(v.picklist(["hold", "close", "reconnect", "repair"])),
   holder: v.optional(text),
+  forward: v.optional(v.picklist(["established", "all", "none"])),
   allowChanged: v.optional(v.array(text)),
   labels: v.optional(v.record(text, text)),
   remap: v.optional(

@@ -9,13 +9,13 @@ import { collect, copyContent, isRecorded, rootOf, writtenSoFar } from "../files
 import { captureOwn } from "../files/own.js";
 import { formatName, formatVersion } from "../image/format.js";
 import { describeHost } from "../image/host.js";
-import { isLiving, type Manifest, type ProcessRecord } from "../image/manifest.js";
+import { type HandleRecord, isLiving, type Manifest, type ProcessRecord } from "../image/manifest.js";
 import { ImpossibleTree, planTree, type TreeProcess } from "../image/tree.js";
 import type { ImageWriter } from "../image/writer.js";
 import type { Written } from "../journal/written.js";
 import { type NativeCapture, type NativeWire, native } from "../native.js";
 import { relocate, toPod } from "../remap/address.js";
-import { checkTcp } from "../remap/tcp-policy.js";
+import { checkTcp, keepsConnections } from "../remap/tcp-policy.js";
 import type { Interposition } from "../rules/interposition.js";
 import { version } from "../version.js";
 import type { DetachOptions } from "./detach.js";
@@ -45,7 +45,7 @@ type Purpose = "detach" | "snapshot" | "check" | "remap" | "export" | "move";
 /** Connections to outside are held, or would be, unless the purpose is a snapshot; only a detach or a move takes them away. @internal */
 export function openCapture(pod: Pod, purpose: Purpose, options: DetachOptions = {}, wire?: NativeWire): NativeCapture {
   const tcp = checkTcp(options.tcp, options.tcpRules);
-  const wantsHeld = [tcp.otherwise, ...tcp.rules.map(({ policy }) => policy)].includes("hold");
+  const wantsHeld = [tcp.otherwise, ...tcp.rules.map(({ policy }) => policy)].some(keepsConnections);
   return new native.Capture(
     {
       socket: pod.record.socket,
@@ -131,12 +131,13 @@ export async function compose(
   const held =
     kind === "detach"
       ? await capture.hold(holderName(pod.id), Buffer.from(key, "hex"), reach ? { ...reach, ...cutLimit } : null)
-      : { count: 0, far: [] };
-  const far = held.far.map(({ address, port, key, cutLimitMs, state }, i) => {
+      : { count: 0, far: [], repaired: [] };
+  const far = held.far.map(({ address, port, key, cutLimitMs, state, listeners }, i) => {
     const part = `relay-${i}`;
     writeFileSync(join(writer.directory, part), state, { mode: 0o600 });
     void writer.add(part);
-    return { reach: { address, port }, key: key.toString("hex"), cutLimitMs, part };
+    const led = listeners.length === 0 ? {} : { listeners };
+    return { reach: { address, port }, key: key.toString("hex"), cutLimitMs, part, ...led };
   });
   const own = pod.record.isolate === undefined ? [] : await captureOwn(podDirectory(pod.id), writer);
   const log = join(podDirectory(pod.id), "log");
@@ -145,7 +146,7 @@ export async function compose(
     void writer.add("log");
   }
   const manifest: Omit<Manifest, "parts"> = {
-    ...(await describeImage(pod, record, kind)),
+    ...(await describeImage(pod, { ...record, handles: withStates(record.handles, held.repaired) }, kind)),
     ...(own.length === 0 ? {} : { own }),
     ...(far.length === 0 ? {} : { far }),
     ...(held.count === 0
@@ -211,6 +212,17 @@ function interpositionOf({ record, rules, ports, addresses, cover }: Interpositi
     ...(addresses && { addresses }),
     ...(cover && { cover }),
   };
+}
+
+/** The handles with the states of their TCP connections, by id. One that has ended since the survey has no peer any more. */
+function withStates(handles: readonly HandleRecord[], states: readonly [number, unknown][]): HandleRecord[] {
+  const found = new Map(states);
+  return handles.map((h) => {
+    if (h.kind !== "inet-socket" || !found.has(h.id)) return h;
+    const { peer: _, ...ended } = h;
+    const repair = found.get(h.id) as typeof h.repair | null;
+    return repair ? { ...h, repair } : ended;
+  });
 }
 
 /** What is to be carried, and refuses what is too much: ERR_FILES_LIMIT. */

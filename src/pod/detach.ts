@@ -34,7 +34,8 @@ export interface DetachOptions {
   /**
    * What becomes of connections to outside, where `tcpRules` does not say. With "hold" (the default) the pod's init stays and keeps
    * them, listening and datagram sockets too, until a reattach on this host takes them; where
-   * neither this nor a rule says "hold" it keeps no socket at all.
+   * neither this nor a rule says "hold" or "repair" it keeps no socket at all. With "repair" it keeps them silent, and their state
+   * goes along.
    * A snapshot holds nothing: its source goes on.
    */
   tcp?: TcpPolicy;

@@ -58,6 +58,11 @@ export async function askHolder(socket: string, key?: string): Promise<Holding |
   }
 }
 
+/** For those who ask several holders: what one that speaks another version has they need not know. */
+export function ofAnotherVersion(e: VirtError): undefined {
+  if (e.code !== "ERR_POD_VERSION") throw e;
+}
+
 /** What a detached pod holds. */
 export async function holdingOf(record: PodRecord): Promise<Holding | undefined> {
   return askHolder(holderSocket(record));

@@ -1,8 +1,7 @@
 /**
  * Finding pods.
  */
-import type { VirtError } from "../errors.js";
-import { type Holding, holdingOf, isHolding } from "./holder.js";
+import { type Holding, holdingOf, isHolding, ofAnotherVersion } from "./holder.js";
 import { type Pod, podFromRecord } from "./pod.js";
 import { findRecord, forgetIfEnded, latestRecord, loadRecords, type PodState, stateOf, sweepSockets } from "./store.js";
 
@@ -47,6 +46,7 @@ export async function list(options: { all?: boolean } = {}): Promise<PodSummary[
     const state = stateOf(record);
     const holds = (state === "detached" || record.movedTo !== undefined) && isHolding(record);
     if (state !== "running" && state !== "moving" && !holds && !options.all) continue;
+    // One that we cannot ask is shown like the others, which are not to be hidden by it.
     const holding = holds ? await holdingOf(record).catch(ofAnotherVersion) : undefined;
     const { id, name, command, createdAt, labels } = record;
     const movedTo =
@@ -54,11 +54,6 @@ export async function list(options: { all?: boolean } = {}): Promise<PodSummary[
     pods.push({ id, name, state, command, createdAt, labels, ...movedTo, ...(holding && { holding }) });
   }
   return pods;
-}
-
-/** One that we cannot ask is shown like the others, which are not to be hidden by it. */
-function ofAnotherVersion(e: VirtError): undefined {
-  if (e.code !== "ERR_POD_VERSION") throw e;
 }
 
 /**

@@ -29,6 +29,7 @@ import { answerHooks, type HookOptions } from "../rules/hooks.js";
 import { type Interposition, nativeInterposition } from "../rules/interposition.js";
 import { type CallName, pathsOfRules, type Rule } from "../rules/rules.js";
 import { treeProcess } from "./compose.js";
+import type { Forward } from "./forward.js";
 import { furnishState } from "./identity.js";
 import { aborted, type Progress, watch } from "./job.js";
 import { attachPatient, claimName, interpositionOf, pathRemaps } from "./launch.js";
@@ -51,9 +52,16 @@ export interface ReattachOptions extends HookOptions {
   rules?: readonly Rule[];
   /**
    * What becomes of connections to outside that nobody holds any more: "hold" refuses to lose them (ERR_CONNECTION), "close" lets
-   * the program find them reset, "reconnect" dials again; with these a holder on this host gives listening sockets alone. Default "hold".
+   * the program find them reset, "reconnect" dials again; with these a holder on this host gives listening sockets alone. "repair": as "hold", and connections whose state the image has (`tcp`
+   * of DetachOptions) are made though their address is not here yet; they go on when it is. Default "hold".
    */
   tcp?: TcpPolicy;
+  /**
+   * What the pod's old host still does, if that is another one: "established", connections go through it and new clients are
+   * refused there; "all", it leads new clients here as well, as long as the pod runs (they seem to come from the loopback); "none",
+   * it is not used: its connections are as if nobody held them (`tcp`), and it goes on holding them. Default "established".
+   */
+  forward?: Forward;
   /**
    * Where this host finds the holder of the pod's connections, "ADDRESS:PORT", if not at what `holdAt` said at the detach (an
    * address behind a NAT, a tunnel of ssh(1)); "ADDRESS" is at the port the image says. Default: where the image says.
@@ -385,7 +393,13 @@ export async function park(
         ? { rows: terminal.rows, columns: terminal.columns, ptsIndex: terminal.index }
         : {}),
     };
-    rebuild = new native.Rebuild(nativePlan(image.path, manifest, { taken, far }, given, plan.tree, remaps), launch);
+    rebuild = new native.Rebuild(
+      {
+        ...nativePlan(image.path, manifest, { taken, far }, given, plan.tree, remaps),
+        addressesComeLater: options.tcp === "repair",
+      },
+      launch,
+    );
     stopWatching = watch(rebuild, options);
     const job = rebuild;
     const { notes } = await job.build();
@@ -422,12 +436,13 @@ export async function park(
   }
 }
 
-function nativeFar(directory: string, { address, port, key, cutLimitMs, part, sockets }: Far): Data {
+function nativeFar(directory: string, { address, port, key, cutLimitMs, part, sockets, listeners }: Far): Data {
   return {
     address,
     port,
     key: Buffer.from(key, "hex"),
     sockets,
+    listeners,
     ...(cutLimitMs !== undefined && { cutLimitMs }),
     ...(part !== undefined && { state: readFileSync(join(directory, part)) }),
   };

@@ -1,18 +1,31 @@
 /**
  * Which of an image's sockets a reattach takes from their holder, and what becomes of those that nobody holds.
  */
-import { createConnection } from "node:net";
+import { createConnection, createServer } from "node:net";
 import { type Blocker, VirtError } from "../errors.js";
-import { type HandleRecord, isLiving, type Manifest } from "../image/manifest.js";
+import type { Manifest } from "../image/manifest.js";
 import { showAddress } from "../remap/address.js";
-import type { TcpPolicy } from "../remap/tcp-policy.js";
-import { askHolder, type Holding, parseReach } from "./holder.js";
+import { keepsConnections, type TcpPolicy } from "../remap/tcp-policy.js";
+import { checkForward, type Forward, heldListeners, type Led, ledOn, notLed } from "./forward.js";
+import { askHolder, type Holding, holderSocket, ofAnotherVersion, parseReach } from "./holder.js";
+import {
+  firstUse,
+  isConnection,
+  isSocket,
+  leadsOut,
+  namedSockets,
+  type SocketRecord,
+  shownSocket,
+  stateOf,
+  useOf,
+} from "./sockets.js";
+import { loadRecords } from "./store.js";
 
-/** What a reattach takes from a holder: handles by id. */
+/** What a reattach takes from a holder: handles by the numbers it has for them, and by id. */
 export interface Taken {
   socket: string;
   key: string;
-  ids: number[];
+  ids: [held: number, handle: number][];
 }
 
 /** Sockets that are made here and lead through a holder on another host: handles by id, and the numbers they have there. */
@@ -25,10 +38,13 @@ export interface Far {
   /** How long the way there may be cut. */
   cutLimitMs?: number | undefined;
   sockets: [handle: number, channel: number][];
+  /** Listening sockets whose new clients come through it. */
+  listeners: Led[];
 }
 
 export interface HeldOptions {
   tcp?: TcpPolicy;
+  forward?: Forward;
   /** Where the holder is found from here, if not where the image says; without port at the one it says. */
   holder?: string;
 }
@@ -65,7 +81,7 @@ export async function planHeld(
   options: HeldOptions,
   leadsToIt: (path: string) => boolean,
 ): Promise<HeldPlan> {
-  const wanted = options.tcp === undefined || options.tcp === "hold";
+  const wanted = keepsConnections(options.tcp);
   const sockets = manifest.handles.filter(isSocket);
   const held = sockets.filter((h) => h.held === true);
   const { holder } = image;
@@ -78,34 +94,88 @@ export async function planHeld(
   if (holder && socket && local && local.forwarding === undefined) {
     // Its listening sockets are in the way of new ones, whatever becomes of connections.
     const ids = held.filter((h) => isWhereItWas(image, h, leadsToIt) && (wanted || !isConnection(h))).map((h) => h.id);
-    taken = { socket, key: holder.key, ids };
+    taken = { socket, key: holder.key, ids: ids.map((id) => [id, id]) };
     for (const id of ids) kept.add(id);
   }
-  if (wanted) {
-    for (const [i, { reach, key, cutLimitMs, part }] of (manifest.far ?? []).entries()) {
+  // Or one from which the pod has come back by way of another host: clients have waited there.
+  if (!taken) taken = await takenBack(image, manifest, leadsToIt);
+  for (const [, id] of taken?.ids ?? []) kept.add(id);
+  const forward = checkForward(options.forward);
+  const notes: string[] = [];
+  const led = (key: string, listeners: readonly Led[]) => {
+    if (forward !== "all" || taken?.key === key) return [];
+    notes.push(...notLed(manifest, listeners));
+    return ledOn(manifest, listeners);
+  };
+  // Also without connections the holder is to hear of us.
+  if (forward === "all" || (wanted && forward !== "none")) {
+    for (const [i, { reach, key, cutLimitMs, part, listeners }] of (manifest.far ?? []).entries()) {
       const through = sockets.flatMap((h) =>
-        h.far?.[0] === i && leadsOut(h) ? [[h.id, h.far[1]] as [number, number]] : [],
+        wanted && h.far?.[0] === i && leadsOut(h) ? [[h.id, h.far[1]] as [number, number]] : [],
       );
-      far.push({ address: reach.address, port: reach.port, key, cutLimitMs, part, sockets: through });
+      const { address, port } = reach;
+      far.push({ address, port, key, cutLimitMs, part, sockets: through, listeners: led(key, listeners ?? []) });
     }
     if (holder && !local) {
       const reach = given ? { ...given, port: given.port || portOf(given.address, holder) } : holder.reach;
-      const through = held.filter(leadsOut).map((h): [number, number] => [h.id, h.id]);
+      const through = held.flatMap((h) =>
+        wanted && leadsOut(h) && !stateOf(h) ? [[h.id, h.id] as [number, number]] : [],
+      );
       const { key, cutLimitMs } = holder;
-      if (reach) far.push({ address: reach.address, port: reach.port, key, cutLimitMs, sockets: through });
+      const { address, port } = reach ?? {};
+      if (address !== undefined && port !== undefined)
+        far.push({ address, port, key, cutLimitMs, sockets: through, listeners: led(key, heldListeners(image)) });
     }
   }
+  if (forward === "all" && far.length === 0 && !local)
+    notes.push("nobody leads new clients here: the image does not say where a holder is reached (detach --hold-at)");
+  if (forward === "none") notes.push(...leftAlone(image, local));
   const blockers: Blocker[] = [];
-  if (local?.forwarding !== undefined && wanted) blockers.push(goneOn(manifest, local, held.filter(isConnection)));
+  if (local?.forwarding !== undefined && wanted && forward !== "none")
+    blockers.push(goneOn(manifest, local, held.filter(isConnection)));
   const reached: Far[] = [];
   for (const f of far) {
     for (const [id] of f.sockets) kept.add(id);
     const failure = await canReach(f.address, f.port);
     if (failure === undefined) reached.push(f);
-    else if (f.sockets.length > 0) blockers.push(unreachable(manifest, f, failure)); // else it only had to hear of us
+    else if (f.sockets.length + f.listeners.length > 0) blockers.push(unreachable(manifest, f, failure)); // else it only had to hear of us
   }
-  const lost = planLost(manifest, options.tcp, kept);
-  return { ...lost, taken, far: reached, blockers: [...blockers, ...lost.blockers] };
+  if (wanted) {
+    // Made of their states, where they are not taken.
+    const carried = sockets.filter((h) => stateOf(h) !== undefined);
+    for (const h of carried) kept.add(h.id);
+    if (options.tcp !== "repair") blockers.push(...(await notHere(manifest, carried)));
+  }
+  const clients = new Set(reached.flatMap((f) => f.listeners.map(([, id]) => id)));
+  const lost = planLost(manifest, { ...options, forward }, kept, clients);
+  const all = [...blockers, ...lost.blockers];
+  return { ...lost, taken, far: reached, blockers: all, notes: [...notes, ...lost.notes] };
+}
+
+async function takenBack(
+  image: Manifest,
+  manifest: Manifest,
+  leadsToIt: (path: string) => boolean,
+): Promise<Taken | undefined> {
+  for (const { key, listeners } of manifest.far ?? []) {
+    const ids = (listeners ?? []).filter(([, id]) => {
+      const h = manifest.handles[id];
+      return h !== undefined && isSocket(h) && isWhereItWas(image, h, leadsToIt);
+    });
+    if (ids.length === 0) continue;
+    for (const socket of loadRecords().map(holderSocket)) {
+      const holding = await askHolder(socket, key).catch(ofAnotherVersion);
+      if (holding?.forwarding === "cut" && holding.listeners > 0) return { socket, key, ids };
+    }
+  }
+  return undefined;
+}
+
+/** Who is not asked: they go on holding. */
+function leftAlone(image: Manifest, local: Holding | undefined): string[] {
+  const { holder, far } = image;
+  const places = [...(far ?? []).map((f) => f.reach), ...(holder?.reach && !local ? [holder.reach] : [])];
+  return places.map((p) => `the holder at ${showAddress(p)} is left as it is; 'virt-run rm -f' there ends it`);
 }
 
 /** Who is found at another address is there at the port that the image says. */
@@ -120,74 +190,67 @@ function goneOn(m: Manifest, holding: Holding, sockets: readonly SocketRecord[])
   const n = holding.connections + holding.datagrams;
   return {
     code: "ERR_CONNECTION",
-    message: `the pod of this image runs on another host, with its ${n} ${n === 1 ? "connection" : "connections"}${named(m, sockets)}`,
+    message: `the pod of this image runs on another host, with its ${n} ${n === 1 ? "connection" : "connections"}${namedSockets(m, sockets)}`,
     hint: "detach it there, or make one without them with --tcp close",
     ...firstUse(m, sockets),
   };
 }
 
-function isConnection(h: SocketRecord): boolean {
-  return h.state === "connected" || h.state === "outside";
+/** Connections whose address this host does not have. */
+async function notHere(m: Manifest, carried: readonly SocketRecord[]): Promise<Blocker[]> {
+  const found = new Map<string, Promise<boolean>>();
+  const blockers: Blocker[] = [];
+  for (const h of carried) {
+    const { address, scope } = stateOf(h)?.local ?? { address: "" };
+    const at = scope === undefined ? address : `${address}%${scope}`;
+    if (!found.has(at)) found.set(at, isHere(at));
+    if (await found.get(at)) continue;
+    blockers.push({
+      code: "ERR_CONNECTION",
+      message: `the address ${address} of the connection to ${shownSocket(h)} is not on this host`,
+      kind: h.kind,
+      path: shownSocket(h),
+      hint: "move the address here first, or reattach with --tcp repair and move it then: nothing is reset in between",
+      ...useOf(m, h),
+    });
+  }
+  return blockers;
+}
+
+/** Whether a socket can be bound to the address. */
+function isHere(host: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const server = createServer();
+    server.once("error", (e: NodeJS.ErrnoException) => resolve(e.code !== "EADDRNOTAVAIL" && e.code !== "EINVAL"));
+    server.listen({ host, port: 0 }, () => server.close(() => resolve(true)));
+  });
 }
 
 function unreachable(m: Manifest, far: Far, failure: string): Blocker {
-  const sockets = far.sockets.flatMap(([id]) => m.handles[id] ?? []).filter(isSocket);
+  const n = far.sockets.length;
+  const ids = n === 0 ? far.listeners.map(([, id]) => id) : far.sockets.map(([id]) => id);
+  const sockets = ids.flatMap((id) => m.handles[id] ?? []).filter(isSocket);
   const where = showAddress(far);
-  const what = `${sockets.length} ${sockets.length === 1 ? "connection" : "connections"}`;
+  const what = n === 0 ? "new clients" : `${n} ${n === 1 ? "connection" : "connections"}`;
   return {
     code: "ERR_CONNECTION",
-    message: `the holder of ${what} is not reached at ${where} (${failure})${named(m, sockets)}`,
+    message: `the holder of ${what} is not reached at ${where} (${failure})${namedSockets(m, sockets)}`,
     path: where,
-    hint: "say where it is reached from here with --holder ADDRESS:PORT, or give the connections up with --tcp close",
+    hint: `say where it is reached from here with --holder ADDRESS:PORT, or give ${n === 0 ? "them up with --forward established" : "the connections up with --tcp close"}`,
     ...firstUse(m, sockets),
   };
-}
-
-/** Where a program has a socket; nothing of one that is only in a queue. */
-function useOf(m: Manifest, { id }: SocketRecord): { pid: number; fd: number } | undefined {
-  for (const p of m.processes) {
-    const entry = isLiving(p) ? p.fds.find(([, handle]) => handle === id) : undefined;
-    if (entry) return { pid: p.pid, fd: entry[0] };
-  }
-  return undefined;
-}
-
-/** The first of them that a program has, as a Blocker names it. */
-function firstUse(m: Manifest, sockets: readonly SocketRecord[]): Partial<Blocker> {
-  for (const h of sockets) {
-    const use = useOf(m, h);
-    if (use) return { kind: h.kind, ...use };
-  }
-  return {};
-}
-
-/** ": 10.0.0.9:80 (pid 2, fd 5), …". */
-function named(m: Manifest, sockets: readonly SocketRecord[]): string {
-  const most = 4;
-  if (sockets.length === 0) return "";
-  const shown = sockets.slice(0, most).map((h) => {
-    const use = useOf(m, h);
-    return `${shownSocket(h)}${use ? ` (pid ${use.pid}, fd ${use.fd})` : ""}`;
-  });
-  return `: ${shown.join(", ")}${sockets.length > most ? ", …" : ""}`;
 }
 
 /** What a plan says of the sockets that are taken over. @internal */
 export function takenOver({ manifest, taken, far }: HeldPlan): HeldSocket[] {
   const ids = [
-    ...(taken?.ids ?? []).map((id) => ({ id, from: "here" })),
+    ...(taken?.ids ?? []).map(([, id]) => ({ id, from: "here" })),
     ...far.flatMap((f) => f.sockets.map(([id]) => ({ id, from: showAddress(f) }))),
   ];
   return ids.flatMap(({ id, from }) => {
     const h = manifest.handles[id];
     return h && isSocket(h) ? [{ kind: h.kind, socket: shownSocket(h), from, ...useOf(manifest, h) }] : [];
   });
-}
-
-/** Has two ends that are known, or may be sent to by anybody. */
-function leadsOut(h: SocketRecord): boolean {
-  if (h.kind === "unix-socket") return h.state === "outside" && h.type === "stream";
-  return h.local !== undefined && (h.type === "udp" || h.state === "connected");
 }
 
 /** Nothing, or why not. */
@@ -205,32 +268,32 @@ function canReach(host: string, port: number): Promise<string | undefined> {
 }
 
 /** Those that nobody holds: all but `kept`. */
-function planLost(manifest: Manifest, tcp: TcpPolicy | undefined, kept: ReadonlySet<number>): HeldPlan {
-  const wanted = tcp === undefined || tcp === "hold";
+function planLost(
+  manifest: Manifest,
+  { tcp, forward }: HeldOptions,
+  kept: ReadonlySet<number>,
+  led: ReadonlySet<number>,
+): HeldPlan {
+  const wanted = keepsConnections(tcp);
   const blockers: Blocker[] = [];
   const notes: string[] = [];
   const handles = manifest.handles.map((h) => {
     if (!isSocket(h) || (!h.held && !h.far) || kept.has(h.id)) return h;
     const free = { ...h, held: false };
-    if ((h.waiting ?? 0) > 0)
+    if ((h.waiting ?? 0) > 0 && !led.has(h.id))
       notes.push(
         `${shownSocket(h)}: ${h.waiting} ${h.state === "listening" ? "waiting connections" : "bytes that were not read yet"} are lost`,
       );
+    if (free.kind === "inet-socket") delete free.repair;
     if (free.kind === "inet-socket" && free.state === "connected") {
       // One that was over already has no peer.
-      if (wanted && (free.peer !== undefined || free.waiting !== undefined)) blockers.push(lost(manifest, h));
+      if (wanted && (free.peer !== undefined || free.waiting !== undefined)) blockers.push(lost(manifest, h, forward));
       return { ...free, state: tcp === "reconnect" && free.peer ? ("reconnect" as const) : ("reset" as const) };
     }
-    if (free.kind === "unix-socket" && free.state === "outside" && wanted) blockers.push(lost(manifest, h));
+    if (free.kind === "unix-socket" && free.state === "outside" && wanted) blockers.push(lost(manifest, h, forward));
     return free;
   });
   return { manifest: { ...manifest, handles }, far: [], blockers, notes };
-}
-
-type SocketRecord = Extract<HandleRecord, { kind: "inet-socket" | "unix-socket" }>;
-
-function isSocket(h: HandleRecord): h is SocketRecord {
-  return h.kind === "inet-socket" || h.kind === "unix-socket";
 }
 
 function isWhereItWas(image: Manifest, h: SocketRecord, leadsToIt: (path: string) => boolean): boolean {
@@ -240,16 +303,13 @@ function isWhereItWas(image: Manifest, h: SocketRecord, leadsToIt: (path: string
   return before.local?.port === h.local?.port && before.local?.address === h.local?.address;
 }
 
-function shownSocket(h: SocketRecord): string {
-  if (h.kind === "unix-socket") return (h.peerName ?? h.name)?.toString().replace(/^\0/, "@") || "a unix socket";
-  const a = h.peer ?? h.local;
-  return a === undefined ? "a socket" : showAddress(a);
-}
-
-function lost(m: Manifest, h: SocketRecord): Blocker {
+function lost(m: Manifest, h: SocketRecord, forward: Forward | undefined): Blocker {
   return {
     code: "ERR_CONNECTION",
-    message: `nobody holds the connection to ${shownSocket(h)} any more`,
+    message:
+      forward === "none"
+        ? `the connection to ${shownSocket(h)} is left to its holder (--forward none)`
+        : `nobody holds the connection to ${shownSocket(h)} any more`,
     kind: h.kind,
     path: shownSocket(h),
     hint: "let the program find it reset with --tcp close, or dial again with --tcp reconnect",

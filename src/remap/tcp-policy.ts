@@ -7,12 +7,13 @@ import { parseAddress } from "./address.js";
 
 /**
  * "hold": the pod's init keeps the very connection (docs/connections.md). "close": its program finds it reset (ECONNRESET).
- * "reconnect": the peer is dialled again at the reattach; if it does not answer within 3 s, reset.
+ * "reconnect": the peer is dialled again at the reattach; if it does not answer within 3 s, reset. "repair": the kernel's state of
+ * the connection goes into the image, for a host that has its address then; root only (CAP_NET_ADMIN).
  *
  * @example
  * const policy: TcpPolicy = "reconnect";
  */
-export type TcpPolicy = "hold" | "close" | "reconnect";
+export type TcpPolicy = "hold" | "close" | "reconnect" | "repair";
 
 /**
  * A policy for the connections to one peer; without address to any, without port at any port.
@@ -28,7 +29,7 @@ export interface TcpRule {
   port?: number;
 }
 
-const policies: readonly string[] = ["hold", "close", "reconnect"] satisfies TcpPolicy[];
+const policies: readonly string[] = ["hold", "close", "reconnect", "repair"] satisfies TcpPolicy[];
 
 /** Checks what a user gave. Errors: ERR_USAGE. */
 export function checkTcp(policy: TcpPolicy | undefined, rules: readonly TcpRule[] | undefined) {
@@ -51,6 +52,11 @@ export function checkTcp(policy: TcpPolicy | undefined, rules: readonly TcpRule[
       };
     }),
   };
+}
+
+/** Whether a connection is to go on, and not another one or none. */
+export function keepsConnections(policy: string | undefined): boolean {
+  return policy === undefined || policy === "hold" || policy === "repair";
 }
 
 /** `--tcp POLICY` and `--tcp POLICY=[ADDRESS][:PORT]`, in any number; of several without peer the last holds. */

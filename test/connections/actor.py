@@ -27,6 +27,18 @@ def connect(name, family, address, port):
     s[name] = c
 
 
+def listen_unix(name, path, backlog=128):
+    l = s[name] = socket(AF_UNIX, SOCK_STREAM)
+    l.bind(path)
+    l.listen(backlog)
+
+
+def connect_unix(name, path):
+    c = socket(AF_UNIX, SOCK_STREAM)
+    c.connect(path)
+    s[name] = c
+
+
 def names(name):
     def plain(a):
         return a if isinstance(a, str) else list(a[:2])

@@ -30,6 +30,25 @@ t.test("a right one comes back as it was written, bytes included", async (t) => 
   t.ok(planTree(manifest.processes.map(treeProcess)).steps.length > 0);
 });
 
+t.test("the state of a TCP connection that cannot be is refused", async (t) => {
+  for (const [member, value] of Object.entries({
+    state: "listen",
+    sendSequence: 2 ** 32,
+    receiveSequence: -1,
+    maxSegment: 0,
+    windowScales: [7, 15],
+    unread: "plain",
+    local: { address: "10.0.0.1", port: 65536 },
+  })) {
+    const manifest = goodManifest();
+    const socket = manifest.handles.find((h) => h.kind === "inet-socket" && h.repair !== undefined) as {
+      repair: Record<string, unknown>;
+    };
+    socket.repair[member] = value;
+    t.match(refusal(stringifyManifest(manifest)), { code: "ERR_BAD_VALUE", message: /repair/ }, member);
+  }
+});
+
 /** Gives it rules that are right. */
 function isolated(m: Manifest): NonNullable<Manifest["pod"]["isolate"]> {
   m.pod.isolate = { readOnly: ["/"], writable: ["/data"], hide: [], network: "none" };
@@ -224,7 +243,9 @@ function mutate(random: Random, document: Holder): void {
       if (Array.isArray(holder)) holder.splice(Number(key), 1);
       break;
     case 2:
-      if (Array.isArray(holder)) holder.splice(random.below(holder.length + 1), 0, structuredClone(at[key] as Json));
+      // Not where a change before this one has put something else in place of its constructor, by which splice() goes.
+      if (Array.isArray(holder) && !Object.hasOwn(holder, "constructor"))
+        holder.splice(random.below(holder.length + 1), 0, structuredClone(at[key] as Json));
       break;
     case 3: {
       const [from, name] = random.pick(places(document)); // something from elsewhere

@@ -42,7 +42,7 @@ export function captureCommand(kind: "detach" | "snapshot", summary: string, ...
     .option("--drop <kind>", "accept the loss of a kind of handle (as check names it); may be repeated", collect)
     .option(
       "--tcp <policy>",
-      "connections to outside: hold (this host keeps them for a reattach; the default), close, or reconnect; of one peer: POLICY=ADDRESS:PORT; may be repeated",
+      "connections to outside: hold (this host keeps them for a reattach; the default), close, reconnect, or repair (root: their state goes into the image, for a host that their address moves to); of one peer: POLICY=ADDRESS:PORT; may be repeated",
       collect,
     )
     .addOption(

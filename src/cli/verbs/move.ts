@@ -19,6 +19,7 @@ interface Options {
   tcp?: string[];
   holdAt?: string;
   holder?: string;
+  forward?: "established" | "all" | "none";
   cutLimit?: number;
   drop?: string[];
   withFiles?: WithFiles;
@@ -55,6 +56,12 @@ export function command(): Command {
     .option(
       "--hold-at <address[:port]>",
       "where the target reaches this host, which keeps its connections (default: as it does now)",
+    )
+    .addOption(
+      new Option(
+        "--forward <which>",
+        "what this host goes on doing for it: live connections, new clients too, or nothing",
+      ).choices(["established", "all", "none"]),
     )
     .option("--holder <address:port>", "the same, as the target sees it")
     .option(
@@ -124,6 +131,7 @@ async function move(name: string | undefined, target: string | undefined, o: Opt
     arrival: {
       ...(o.name !== undefined && { name: o.name }),
       ...(o.holder !== undefined && { holder: o.holder }),
+      ...(o.forward !== undefined && { forward: o.forward }),
       ...(o.allowChanged && { allowChanged: o.allowChanged }),
       ...(Object.keys(remap).length > 0 && { remap: remap as NonNullable<MoveOptions["arrival"]>["remap"] & object }),
     },

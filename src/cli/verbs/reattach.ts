@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { type Command, Option } from "commander";
 import { unpackImage } from "../../image/archive.js";
 import { native } from "../../native.js";
+import type { Forward } from "../../pod/forward.js";
 import { imagesDirectory } from "../../pod/paths.js";
 import { planReattach, type ReattachOptions, type ReattachPlan, reattach } from "../../pod/reattach.js";
 import { parseRemaps } from "../../remap/path.js";
@@ -21,6 +22,7 @@ interface Options {
   rule?: string[];
   allowChanged?: string[];
   tcp: TcpPolicy;
+  forward: Forward;
   holder?: string;
   dryRun?: boolean;
   rm?: boolean;
@@ -52,9 +54,17 @@ export function command(): Command {
     )
     .option("--rule <file>", "other rules for its system calls, as JSON (docs/interposer.md); may be repeated", collect)
     .addOption(
-      new Option("--tcp <policy>", "connections to outside that nobody holds any more")
-        .choices(["hold", "close", "reconnect"])
+      new Option(
+        "--tcp <policy>",
+        "connections to outside that nobody holds any more; repair: those with their state in the image are made though their address comes to this host later",
+      )
+        .choices(["hold", "close", "reconnect", "repair"])
         .default("hold"),
+    )
+    .addOption(
+      new Option("--forward <what>", "what the old host leads here: connections, new clients too, or nothing")
+        .choices(["established", "all", "none"])
+        .default("established"),
     )
     .option(
       "--holder <address[:port]>",
@@ -74,6 +84,7 @@ export function command(): Command {
         : { rules: o.rule.flatMap((file) => parseRules(readFileSync(file, "utf8"), file)) }),
       allowChanged: o.allowChanged ?? [],
       tcp: o.tcp,
+      forward: o.forward,
       ...(o.holder === undefined ? {} : { holder: o.holder }),
       stdio: o.detached ? "log" : "inherit",
       removeAtEnd: o.rm ?? false,
