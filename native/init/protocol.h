@@ -106,8 +106,8 @@ struct FarPlan {
   std::string key;
   std::string holder;         // sockaddr of where the holder is found
   uint32_t cut_limit_ms = 0;  // how long the way there may be cut; 0: relay::Options knows
-  uint32_t has_state =
-      0;  // the first file that rides along is the relay's state, the other has what is unread
+  // The first file that rides along is the relay's state, the other has what is unread.
+  uint32_t has_state = 0;
   std::vector<FarSocket> sockets;
   std::vector<FarListener> listeners;  // whose new clients go on to the pod
 };

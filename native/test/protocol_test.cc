@@ -128,7 +128,8 @@ TEST_CASE("a plan of far sockets and the states of relays arrive as they were se
   FarPlan plan;
   plan.through = 1;
   plan.key = std::string(kKeyBytes, 'k');
-  plan.sockets.push_back({7, 2, 1, 0, "local", "peer", "unread"});
+  plan.has_state = 1;
+  plan.sockets.push_back({7, 2, 1, 0, "local", "peer", 6});
   plan.listeners = {{3, "name", "at"}, {4, "", ""}};
   const std::string bytes = encode(plan);
   FarPlan got;
