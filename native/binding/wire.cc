@@ -98,9 +98,9 @@ class JsWire : public Napi::ObjectWrap<JsWire> {
   }
   Napi::Value close(const Napi::CallbackInfo& info) {
     ends_->wire->stop();
-    (void)ends_->sender.post_last(info.Env(), [] { return virt::Value(); });
-    return ends_->receiver.post_last(info.Env(), [wire = ends_->wire] {
-      wire->hang_up();  // a capture that was made with it may be closed later, and the other end waits for this
+    return ends_->receiver.post_last(info.Env(), [ends = ends_] {
+      ends->sender.finish([wire = ends->wire] { wire->close_out(); });
+      ends->wire->close_in();
       return virt::Value();
     });
   }

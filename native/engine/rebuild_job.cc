@@ -131,8 +131,19 @@ std::map<int64_t, UniqueFd> RebuildJob::take_held() {
 }
 
 // Sockets whose other ends other hosts hold: made by init, with their options and what was closed of them.
+namespace {
+
+UniqueFd file_of(const std::string& bytes) {
+  UniqueFd file;
+  if (const int error = make_memory_file("virt-run-relay", bytes, &file); error != 0)
+    throw OsError("write", error, "handing on what is on its way");
+  return file;
+}
+
+}  // namespace
+
 std::map<int64_t, UniqueFd> RebuildJob::make_far() {
-  constexpr size_t kMostUnread = 4 << 20;  // in one message
+  constexpr size_t kMostUnread = 4 << 20;  // in one message, of all sockets but the last
   std::map<int64_t, const Value*> records;
   for (const Value& h : plan_.at("handles").as_list()) records[h.at("id").as_int()] = &h;
   std::map<int64_t, UniqueFd> all;
@@ -147,32 +158,31 @@ std::map<int64_t, UniqueFd> RebuildJob::make_far() {
       plan.key = far.at("key").as_bytes();
       plan.holder = packed_inet(far);
       plan.cut_limit_ms = static_cast<uint32_t>(far.get_int("cutLimitMs", 0));
+      std::vector<UniqueFd> files;
+      if (const Value* bytes = far.find("state"); bytes != nullptr && first) {
+        files.push_back(file_of(bytes->as_bytes()));
+        plan.has_state = 1;
+      }
+      first = false;
       std::vector<const Value*> made;
-      size_t unread = 0;
-      for (; at < sockets.size() && made.size() < protocol::kMostHeldInFrame && unread < kMostUnread; ++at) {
+      std::string unread;
+      for (; at < sockets.size() && made.size() < protocol::kMostHeldInFrame && unread.size() < kMostUnread;
+           ++at) {
         const auto found = records.find(sockets[at].as_list().at(0).as_int());
         if (found == records.end()) throw BadValue("a connection that is not in the image");
         const FarSocket s = far_socket(*found->second);
         plan.sockets.push_back({static_cast<uint32_t>(sockets[at].as_list().at(1).as_int(0, UINT32_MAX)),
-                                static_cast<uint32_t>(s.family),
-                                static_cast<uint32_t>(s.type),
-                                s.v6_only ? 1U : 0U,
-                                s.local,
-                                s.peer,
-                                {}});
-        if (const Value* bytes = found->second->find("unread"))
-          plan.sockets.back().unread = bytes->as_bytes();
-        unread += plan.sockets.back().unread.size();
+                                static_cast<uint32_t>(s.family), static_cast<uint32_t>(s.type),
+                                s.v6_only ? 1U : 0U, s.local, s.peer});
+        if (const Value* bytes = found->second->find("unread")) {
+          plan.sockets.back().unread_bytes = static_cast<uint32_t>(bytes->as_bytes().size());
+          unread += bytes->as_bytes();
+        }
         made.push_back(found->second);
       }
-      UniqueFd state;
+      if (!unread.empty()) files.push_back(file_of(unread));
       std::vector<int> rides;
-      if (const Value* bytes = far.find("state"); bytes != nullptr && first) {
-        if (const int error = make_memory_file("virt-run-relay", bytes->as_bytes(), &state); error != 0)
-          throw OsError("write", error, "handing on a relay's state");
-        rides.push_back(state.get());
-      }
-      first = false;
+      for (const UniqueFd& file : files) rides.push_back(file.get());
       ControlClient::Reply reply;
       try {
         reply = control_->call(Type::kRelay, encode(plan), "making sockets of another host", rides);

@@ -104,15 +104,24 @@ int FarSockets::open(const protocol::FarPlan& plan, int state) {
   return 0;
 }
 
-int FarSockets::make(const protocol::FarPlan& plan, int state, std::vector<UniqueFd>* programs) {
+int FarSockets::make(const protocol::FarPlan& plan, int state, int unread_file,
+                     std::vector<UniqueFd>* programs) {
   if (plan.through > throughs_.size() || throughs_.size() > kMostHolders) return EINVAL;
   if (plan.through == throughs_.size()) {
     if (const int error = open(plan, state); error != 0) return error;
   }
+  std::string bytes;
+  if (unread_file >= 0) {
+    if (const int error = read_memory_file(unread_file, SIZE_MAX, &bytes); error != 0) return error;
+  }
+  std::string_view left = bytes;
   Through& through = throughs_[plan.through];
   for (const protocol::FarSocket& socket : plan.sockets) {
     UniqueFd program;
-    if (const int error = make_one(through, socket, &program); error != 0) return error;
+    if (socket.unread_bytes > left.size()) return EINVAL;
+    const std::string_view unread = left.substr(0, socket.unread_bytes);
+    left.remove_prefix(unread.size());
+    if (const int error = make_one(through, socket, unread, &program); error != 0) return error;
     struct stat st {};
     if (fstat(program.get(), &st) != 0) return errno;
     through.sockets.emplace_back(socket.id, st.st_ino);
@@ -121,7 +130,8 @@ int FarSockets::make(const protocol::FarPlan& plan, int state, std::vector<Uniqu
   return 0;
 }
 
-int FarSockets::make_one(Through& through, const protocol::FarSocket& socket, UniqueFd* program) {
+int FarSockets::make_one(Through& through, const protocol::FarSocket& socket, std::string_view unread,
+                         UniqueFd* program) {
   StashRequest r;
   r.family = static_cast<int>(socket.family);
   r.type = static_cast<int>(socket.type);
@@ -133,16 +143,15 @@ int FarSockets::make_one(Through& through, const protocol::FarSocket& socket, Un
   *program = std::move(pair.program);
   if (r.type == SOCK_DGRAM)
     return through.relay->add(socket.id, std::move(pair.relay), relay::Kind::datagram);
-  const int error = through.relay->put_back(socket.id, socket.unread);
+  const int error = through.relay->put_back(socket.id, unread);
   if (error == 0) return through.relay->add(socket.id, std::move(pair.relay), relay::Kind::stream);
   if (error != ENOENT) return error;
   const int added = through.relay->add(socket.id, UniqueFd(fcntl(pair.relay.get(), F_DUPFD_CLOEXEC, 0)),
                                        relay::Kind::stream);
   if (added != EEXIST) return added;
   // Both sides have said all: what the program has not read is all there is.
-  const auto size = static_cast<ssize_t>(socket.unread.size());
-  return send(pair.relay.get(), socket.unread.data(), socket.unread.size(), MSG_NOSIGNAL) == size ? 0
-                                                                                                  : ENOBUFS;
+  const auto size = static_cast<ssize_t>(unread.size());
+  return send(pair.relay.get(), unread.data(), unread.size(), MSG_NOSIGNAL) == size ? 0 : ENOBUFS;
 }
 
 int FarSockets::make_datagrams(relay::Relay& relay, const protocol::FarSocket& socket, UniqueFd* program) {
@@ -225,7 +234,8 @@ void FarSockets::finish() {
   for (Through& t : throughs_) {
     t.relay->let_go();
     const int64_t end = monotonic_ns() + int64_t{t.cut_limit_ms} * 1'000'000;
-    while (leads(*t.relay) && monotonic_ns() < end) wait_for_news(*t.relay);
+    // Also that datagram sockets have ended has to be on its way: nobody acknowledges it.
+    while (t.relay->status().over == relay::Over::no && monotonic_ns() < end) wait_for_news(*t.relay);
   }
 }
 

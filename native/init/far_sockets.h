@@ -7,7 +7,6 @@
 #include <memory>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "init/protocol.h"
 #include "relay/relay.h"
@@ -21,9 +20,9 @@ bool relay_key(std::string_view bytes, relay::Key* key);
 
 class FarSockets {
  public:
-  // The programs' ends of the plan's sockets, in its order. `state`: a file of a former relay's, or none. Where threads may
-  // be started, with all our rights. 0 or errno.
-  int make(const protocol::FarPlan& plan, int state, std::vector<UniqueFd>* programs);
+  // The programs' ends of the plan's sockets, in its order. `state`: a file of a former relay's, or none; `unread_file`: what
+  // waits in their queues, or none. Where threads may be started, with all our rights. 0 or errno.
+  int make(const protocol::FarPlan& plan, int state, int unread_file, std::vector<UniqueFd>* programs);
   // From now on, where threads may be started: returns when the holders have let us have them. ESTALE: another host has them.
   // EACCES: one has another key. ETIMEDOUT: it does not answer.
   int begin();
@@ -49,7 +48,8 @@ class FarSockets {
   int open(const protocol::FarPlan& plan, int state);
   static int wait_for_holder(Through& through);
   static void wait_for_news(relay::Relay& relay);
-  int make_one(Through& through, const protocol::FarSocket& socket, UniqueFd* program);
+  int make_one(Through& through, const protocol::FarSocket& socket, std::string_view unread,
+               UniqueFd* program);
   static int make_datagrams(relay::Relay& relay, const protocol::FarSocket& socket, UniqueFd* program);
 
   Stash stash_;

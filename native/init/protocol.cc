@@ -145,12 +145,12 @@ std::string encode(const FarPlan& plan) {
   w.text(plan.key);
   w.text(plan.holder);
   w.number(plan.cut_limit_ms);
+  w.number(plan.has_state);
   w.number(static_cast<uint32_t>(plan.sockets.size()));
   for (const FarSocket& s : plan.sockets) {
-    for (const uint32_t n : {s.id, s.family, s.type, s.v6_only}) w.number(n);
+    for (const uint32_t n : {s.id, s.family, s.type, s.v6_only, s.unread_bytes}) w.number(n);
     w.text(s.local);
     w.text(s.peer);
-    w.text(s.unread);
   }
   return w.bytes();
 }
@@ -196,14 +196,14 @@ bool decode(std::string_view bytes, FarPlan* plan) {
   plan->key = r.text();
   plan->holder = r.text();
   plan->cut_limit_ms = r.number<uint32_t>();
+  plan->has_state = r.number<uint32_t>();
   const auto count = r.number<uint32_t>();
   if (count > kMostHeldInFrame) return false;
   for (uint32_t i = 0; i < count && r.ok(); ++i) {
     FarSocket s;
-    for (uint32_t* n : {&s.id, &s.family, &s.type, &s.v6_only}) *n = r.number<uint32_t>();
+    for (uint32_t* n : {&s.id, &s.family, &s.type, &s.v6_only, &s.unread_bytes}) *n = r.number<uint32_t>();
     s.local = r.text();
     s.peer = r.text();
-    s.unread = r.text();
     plan->sockets.push_back(std::move(s));
   }
   return r.done();

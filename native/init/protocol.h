@@ -86,13 +86,17 @@ enum class HeldSort : uint32_t { kConnection = 0, kListener = 1, kDatagram = 2, 
 struct FarSocket {
   uint32_t id = 0, family = 0, type = 0, v6_only = 0;
   std::string local, peer;
-  std::string unread;  // what the program's socket has in its queue, of one that was far before
+  // How much the program's socket has in its queue, of one that was far before: the next bytes of the file that rides along, for
+  // a frame is too small for a full queue.
+  uint32_t unread_bytes = 0;
 };
 struct FarPlan {
   uint32_t through = 0;  // which relay: the first, or one more
   std::string key;
   std::string holder;         // sockaddr of where the holder is found
   uint32_t cut_limit_ms = 0;  // how long the way there may be cut; 0: relay::Options knows
+  uint32_t has_state =
+      0;  // the first file that rides along is the relay's state, the other has what is unread
   std::vector<FarSocket> sockets;
 };
 

@@ -311,13 +311,14 @@ void Keeper::handle_hold(Connection& c, const Frame& f) {
 }
 
 void Keeper::handle_relay(Connection& c, const Frame& f) {
-  auto state = c.take_fd();
   protocol::FarPlan plan;
   if (!decode(f.payload, &plan) || !rebuilding_ || !c.seeding) return c.reply(f, EINVAL);
+  const UniqueFd state = plan.has_state != 0 ? c.take_fd() : UniqueFd();
+  const UniqueFd unread = c.take_fd();
   std::vector<UniqueFd> made;
   const int error = interposer_.run_unfiltered([&] {
     if (!far_sockets_) far_sockets_ = std::make_unique<FarSockets>();
-    return far_sockets_->make(plan, state.get(), &made);
+    return far_sockets_->make(plan, state.get(), unread.get(), &made);
   });
   if (error != 0) return c.reply(f, error);
   std::vector<int> fds;

@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/eventfd.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 
@@ -56,9 +55,9 @@ void Wire::stop() {
   (void)!write(stop_.get(), &one, sizeof one);
 }
 
-void Wire::hang_up() {
-  // A pipe's end is closed with the last descriptor; threads may be using these.
-  for (const int fd : {in_.get(), out_.get()}) (void)shutdown(fd, SHUT_RDWR);
+void Wire::close_out() {
+  const std::lock_guard guard(sending_);
+  out_.reset();
 }
 
 void Wire::wait(int fd, short events) {

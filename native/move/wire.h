@@ -43,8 +43,9 @@ class Wire {
   std::optional<std::string> next();
   // Whoever waits gets ERR_ABORTED, now and later.
   void stop();
-  // The other end hears that this is all, though others may still have this object. What was sent arrives.
-  void hang_up();
+  // After stop(): the descriptors go, and the other end hears an end. Of each direction by who uses it, or when nobody does.
+  void close_out();
+  void close_in() { in_.reset(); }
   // Bytes a second; 0: as many as go. From any thread.
   void limit(uint64_t bytes_per_second) { limit_ = bytes_per_second; }
 

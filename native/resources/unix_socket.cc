@@ -4,11 +4,13 @@
 #include "resources/unix_socket.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <optional>
 #include <string>
 
 #include "base/error.h"
@@ -25,6 +27,7 @@ namespace {
 
 constexpr int kEstablished = 1, kListening = 10;  // the kernel lends TCP's states to unix sockets
 constexpr int kReceiveShutdown = 1, kSendShutdown = 2;
+constexpr uint64_t kFarPeer = UINT64_MAX;  // no inode: a relay has the other end
 
 int int_option(int fd, int name) {
   int value = -1;
@@ -80,13 +83,15 @@ void capture_sender(Handle& h, CaptureContext& c, const Handle* peer, const std:
 
 void capture_connected(Handle& h, CaptureContext& c, const UnixSocketInfo& info, int type) {
   const Handle* peer = info.peer != 0 ? handle_with_inode(c, info.peer) : nullptr;
-  const bool closed = peer == nullptr && (info.peer == 0 || !c.unix_sockets().contains(info.peer));
+  const bool closed =
+      peer == nullptr && info.peer != kFarPeer && (info.peer == 0 || !c.unix_sockets().contains(info.peer));
   const std::string name = peer_unix_name(h.dup.get());
   // Two that send to each other are a pair, whatever names they have.
   const bool mutual = peer != nullptr && c.unix_sockets().at(info.peer).peer == h.st.st_ino;
   if (type == SOCK_DGRAM && !closed && !mutual && !name.empty()) return capture_sender(h, c, peer, name);
   if (peer == nullptr && !closed) {
     h.record.set("state", "outside");
+    if (info.shutdown != 0) h.record.set("shutdown", static_cast<int>(info.shutdown));
     if (!name.empty()) h.record.set("peerName", Value::bytes(name.data(), name.size()));
     if (const std::string own = own_unix_name(h.dup.get()); !own.empty())
       h.record.set("name", Value::bytes(own.data(), own.size()));
@@ -128,18 +133,38 @@ void capture_connected(Handle& h, CaptureContext& c, const UnixSocketInfo& info,
   h.record.set("listener", listener->id);
 }
 
+// A stash has made it (relay/stash.h), in a network namespace of which we get no list: a stream, and its relay is or was the peer.
+std::optional<UnixSocketInfo> info_of_far(const Handle& h, const CaptureContext& c, int type) {
+  const int fd = h.dup.get();
+  pollfd p{fd, POLLRDHUP, 0};
+  if (type != SOCK_STREAM || poll(&p, 1, 0) < 0) return std::nullopt;
+  const bool far = c.far.contains(h.st.st_ino);
+  if (!far && (p.revents & POLLHUP) == 0) return std::nullopt;
+  UnixSocketInfo info;
+  info.inode = h.st.st_ino;
+  info.peer = far ? kFarPeer : 0;
+  info.type = type;
+  info.state = kEstablished;
+  info.has_peer = true;
+  if ((p.revents & POLLRDHUP) != 0) info.shutdown |= kReceiveShutdown;
+  // Nothing is sent, but whether something could be is asked first.
+  if (send(fd, nullptr, 0, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 && errno == EPIPE) info.shutdown |= kSendShutdown;
+  return info;
+}
+
 void capture(Handle& h, CaptureContext& c) {
   const int fd = h.dup.get();
   const int type = int_option(fd, SO_TYPE);
   h.record.set("type", type_name(type));
   const auto& all = c.unix_sockets();
   const auto found = all.find(h.st.st_ino);
-  if (found == all.end()) {
+  const auto known = found != all.end() ? found->second : info_of_far(h, c, type);
+  if (!known) {
     c.block(h, "ERR_UNSUPPORTED", "a unix socket of another network namespace",
             "let the program close it first");
     return;
   }
-  const UnixSocketInfo& info = found->second;
+  const UnixSocketInfo& info = *known;
   h.record.set("options", changed_options(fd, c.fresh_options(fd)));
   if (has_filter(fd))
     c.block(h, "ERR_UNSUPPORTED", "a socket filter (SO_ATTACH_FILTER)", "let the program detach it first");

@@ -118,3 +118,10 @@ export function formatCommand(command: readonly string[], most = 60): string {
 function cut(text: string, most: number): string {
   return text.length > most ? `${text.slice(0, most - 1)}…` : text;
 }
+
+/** The answer of a check of a pod or image. */
+export function tellBlockers(what: string, blockers: readonly Blocker[], json = false): void {
+  if (json) printJson({ ok: blockers.length === 0, blockers });
+  else if (blockers.length === 0) process.stdout.write(`${what}: nothing stands in the way\n`);
+  else process.stdout.write(`${[`${what}: in the way:`, ...blockers.flatMap(describeBlocker)].join("\n")}\n`);
+}

@@ -113,7 +113,8 @@ export const manifestSchema = v.object({
   /** Who keeps the handles that are `held`, and what it must be told (hexadecimal). */
   holder: optional(
     v.object({
-      socket: absolutePath,
+      /** On the host where the image was made; without it nobody takes them back there. */
+      socket: optional(absolutePath),
       key: v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/)),
       /** Where other hosts find it. */
       reach: optional(socketAddress),

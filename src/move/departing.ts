@@ -12,7 +12,7 @@ import { ImageWriter } from "../image/writer.js";
 import type { NativeCapture, NativeWire } from "../native.js";
 import { blocked, compose, describeImage, type Examined, examine, openCapture, type Survey } from "../pod/compose.js";
 import type { DetachOptions } from "../pod/detach.js";
-import { holderSocket, parseReach } from "../pod/holder.js";
+import { parseReach } from "../pod/holder.js";
 import { ownSource } from "../pod/isolation.js";
 import { movesDirectory } from "../pod/paths.js";
 import type { Pod } from "../pod/pod.js";
@@ -96,7 +96,7 @@ export class Departing implements SourcePod {
       parts: [...parts].map(([name, sizeBytes]) => ({ name, sizeBytes, sha256: none })),
       ...(carriedFiles.length > 0 ? { carriedFiles } : {}),
       // There is a key, and perhaps a port, when there is a holder.
-      ...(reach && { holder: { socket: holderSocket(this.pod.record), key: none, reach } }),
+      ...(reach && { holder: { key: none, reach } }),
     };
   }
 
@@ -123,6 +123,7 @@ export class Departing implements SourcePod {
     const { manifest, own } = await compose(this.pod, this.#capture, examined, {
       writer,
       kind: "detach",
+      elsewhere: true,
       options: this.#options,
     });
     this.#own = own;

@@ -1,7 +1,7 @@
 /**
  * Moving a running pod to another host: the transport, the wire over it, and the source's side of the protocol.
  */
-import type { VirtError } from "../errors.js";
+import type { Blocker, VirtError } from "../errors.js";
 import { native } from "../native.js";
 import { checkCutLimit, parseReach } from "../pod/holder.js";
 import { movesDirectory } from "../pod/paths.js";
@@ -13,7 +13,7 @@ import { Ledger } from "./ledger.js";
 import { NoteDirectory } from "./notes.js";
 import type { MoveWire } from "./parts.js";
 import { type Settled, settleMove } from "./settle.js";
-import { type Moved, type MoveProgress, moveAway } from "./source.js";
+import { checkAway, type MoveAwayOptions, type Moved, type MoveProgress, moveAway } from "./source.js";
 import { type OpenOptions, openTransport, parseTarget, showTarget, type Transport } from "./transport/index.js";
 
 /**
@@ -48,6 +48,7 @@ export function wireOver(transport: Transport): { wire: MoveWire; bare: Instance
     const failure = code === "ERR_MOVE_LOST" ? await endOf(transport) : undefined;
     throw failure ?? e;
   };
+  let closing: Promise<void> | undefined;
   const wire: MoveWire = {
     send: (message) => bare.send(message).catch(why),
     next: async () => {
@@ -61,9 +62,9 @@ export function wireOver(transport: Transport): { wire: MoveWire; bare: Instance
     receiveInto: (directoryFd) => bare.receiveInto(directoryFd),
     progress: () => bare.progress(),
     limit: (bytesPerSecond) => bare.limit(bytesPerSecond),
-    close: async () => {
-      await bare.close();
-      await transport.close();
+    close: () => {
+      closing ??= bare.close().then(() => transport.close());
+      return closing;
     },
   };
   return { wire, bare };
@@ -80,6 +81,22 @@ async function endOf(transport: Transport): Promise<VirtError | undefined> {
 
 /** @internal */
 export async function movePod(pod: Pod, target: string, options: MoveOptions = {}): Promise<Moved> {
+  const moved = await withWire(pod, target, options, moveAway);
+  noteWhereItWent(pod.id, moved);
+  return moved;
+}
+
+/** What stands in the way of a move, here and there. @internal */
+export function checkMove(pod: Pod, target: string, options: MoveOptions = {}): Promise<Blocker[]> {
+  return withWire(pod, target, options, checkAway);
+}
+
+async function withWire<T>(
+  pod: Pod,
+  target: string,
+  options: MoveOptions,
+  work: (departing: Departing, wire: MoveWire, how: MoveAwayOptions) => Promise<T>,
+): Promise<T> {
   const to = parseTarget(target);
   if (options.holdAt !== undefined) parseReach(options.holdAt);
   if (options.cutLimitMs !== undefined) checkCutLimit(options.cutLimitMs);
@@ -103,7 +120,7 @@ export async function movePod(pod: Pod, target: string, options: MoveOptions = {
       { ...departure, ...((departure.holdAt ?? seen) ? { holdAt: departure.holdAt ?? (seen as string) } : {}) },
       arrival,
     );
-    const moved = await moveAway(departing, wire, {
+    return await work(departing, wire, {
       ledger: ledgerHere(),
       move: native.randomHex(16),
       target: name,
@@ -112,8 +129,6 @@ export async function movePod(pod: Pod, target: string, options: MoveOptions = {
       ...(signal && { signal }),
       ...(onProgress && { onProgress }),
     });
-    noteWhereItWent(pod.id, moved);
-    return moved;
   } finally {
     await departing?.close();
     await wire.close().catch(() => {}); // moveAway has done it, unless it never began

@@ -2,7 +2,7 @@
  * The side of a move that gives a pod away: hello, track, offer, rounds, stop, prepare, commit; and settling a move that was
  * cut. Until *committing* is written down every failure leaves the pod running; from then on this side never lets it run.
  */
-import { toVirtError, VirtError } from "../errors.js";
+import { type Blocker, toVirtError, VirtError } from "../errors.js";
 import { version } from "../version.js";
 import { type About, Conversation, Interruption } from "./conversation.js";
 import type { Ledger, OutgoingNote } from "./ledger.js";
@@ -75,18 +75,35 @@ export interface Moved {
  * const { pod: there } = await moveAway(source, wire, { ledger, move: native.randomHex(16), target: "ssh://b" });
  */
 export async function moveAway(pod: SourcePod, wire: MoveWire, options: MoveAwayOptions): Promise<Moved> {
+  return await underLock(pod, wire, options, (departure) => departure.run());
+}
+
+async function underLock<T>(
+  pod: SourcePod,
+  wire: MoveWire,
+  options: MoveAwayOptions,
+  work: (departure: Departure) => Promise<T>,
+): Promise<T> {
   const talk = new Conversation(wire, options, options.signal);
   try {
     const unlock = await options.ledger.lockOutgoing(pod.id);
     if (!unlock) throw new VirtError("ERR_POD_BUSY", `another command moves the pod ${pod.name}`);
     try {
-      return await new Departure(pod, wire, talk, options).run();
+      return await work(new Departure(pod, wire, talk, options));
     } finally {
       unlock();
     }
   } finally {
     await talk.close();
   }
+}
+
+/**
+ * What stands in the way of a move: everything, here or there; the pod is stopped for a moment and runs on. Rejects as
+ * moveAway() does for what is no obstacle of the pod's: nobody is reached, say.
+ */
+export async function checkAway(pod: SourcePod, wire: MoveWire, options: MoveAwayOptions): Promise<Blocker[]> {
+  return await underLock(pod, wire, options, (departure) => departure.check());
 }
 
 /** One move, from the source's side. */
@@ -126,14 +143,7 @@ class Departure {
     const { talk, options, pod } = this;
     let stoppedAt: number;
     try {
-      // A note "committing" of a pod that is here to be moved says that its supervisor died before it was let go of: no
-      // commit was sent, and the new epoch makes the old image useless wherever it is.
-      const last = await options.ledger.outgoing(pod.id);
-      this.#note.epoch = Math.max(pod.epoch, last?.epoch ?? 0) + 1;
-      this.#tell({ phase: "hello" });
-      const { host } = await greet(talk, options);
-      pod.met(host);
-      await this.#offer();
+      await this.#begin();
       if (options.live ?? true) await this.#copy();
       this.#tell({ phase: "stop" });
       stoppedAt = talk.now;
@@ -161,6 +171,31 @@ class Departure {
     } finally {
       this.#tell({ phase: "done" });
     }
+  }
+
+  async check(): Promise<Blocker[]> {
+    const enough = new VirtError("ERR_ABORTED", "nothing but a check was wanted");
+    try {
+      await this.#begin();
+      await this.#giveUp(enough);
+      return [];
+    } catch (e) {
+      const error = await this.#giveUp(e);
+      if (error.code === "ERR_MOVE_REFUSED" && error.blockers) return [...error.blockers];
+      throw error;
+    }
+  }
+
+  async #begin(): Promise<void> {
+    const { talk, options, pod } = this;
+    // A note "committing" of a pod that is here to be moved says that its supervisor died before it was let go of: no
+    // commit was sent, and the new epoch makes the old image useless wherever it is.
+    const last = await options.ledger.outgoing(pod.id);
+    this.#note.epoch = Math.max(pod.epoch, last?.epoch ?? 0) + 1;
+    this.#tell({ phase: "hello" });
+    const { host } = await greet(talk, options);
+    pod.met(host);
+    await this.#offer();
   }
 
   async #offer(): Promise<void> {

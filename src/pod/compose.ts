@@ -106,6 +106,8 @@ export async function compose(
     writer: ImageWriter;
     kind: "detach" | "snapshot";
     options: DetachOptions;
+    /** It goes on elsewhere while this host is still at it: nobody can take connections from its holder here. */
+    elsewhere?: boolean;
     onFiles?: (progress: Progress | undefined) => void;
   },
 ): Promise<Composed> {
@@ -150,7 +152,7 @@ export async function compose(
       ? {}
       : {
           holder: {
-            socket: holderSocket(pod.record),
+            ...(how.elsewhere ? {} : { socket: holderSocket(pod.record) }),
             key,
             ...(reach && { reach: { address: reach.address, port: held.port ?? reach.port }, ...cutLimit }),
           },

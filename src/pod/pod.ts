@@ -243,7 +243,8 @@ export class Pod extends EventEmitter<PodEvents> implements AsyncDisposable {
   /**
    * What would keep the pod from being detached here and now: everything; [] if nothing does. The pod stands still for some
    * milliseconds and goes on. Heeds `drop`, `tcp`, `tcpRules`, `withFiles`, `filesLimitBytes` and `freezeTimeoutMs`; with `snapshot`
-   * (default false), what would keep it from a snapshot, which holds no connections.
+   * (default false), what would keep it from a snapshot, which holds no connections; with `target`, as move() takes it, what would keep it
+   * from running there (and move()'s errors if nobody is reached).
    *
    * Errors: ERR_NOT_RECORDED, ERR_FILES_LIMIT, ERR_JOURNAL, ERR_POD_GONE, ERR_POD_BUSY, ERR_POD_VERSION, ERR_NOT_PERMITTED, ERR_TOO_MANY_FILES, ERR_SYSCALL; ERR_AGENT (a
    * bug, the pod runs on).
@@ -251,7 +252,13 @@ export class Pod extends EventEmitter<PodEvents> implements AsyncDisposable {
    * @example
    * for (const { message, hint } of await pod.check({ tcp: "close" })) console.log(message, hint);
    */
-  async check(options: DetachOptions & { snapshot?: boolean } = {}): Promise<Blocker[]> {
+  async check(options: DetachOptions & { snapshot?: boolean; target?: string } = {}): Promise<Blocker[]> {
+    if (options.target !== undefined) {
+      const { checkMove } = await import("../move/move.js");
+      const { target, snapshot: _, image: __, deliver: ___, onProgress: ____, ...rest } = options;
+      this.#reload();
+      return checkMove(this, target, rest);
+    }
     const { checkPod } = await import("./detach.js");
     this.#reload();
     return checkPod(this, options);

@@ -73,11 +73,12 @@ export async function planHeld(
   const kept = new Set<number>();
   const far: Far[] = [];
   let taken: Taken | undefined;
-  const local = holder && held.length > 0 ? await askHolder(holder.socket, holder.key) : undefined;
-  if (holder && local && local.forwarding === undefined) {
+  const socket = holder?.socket;
+  const local = holder && socket && held.length > 0 ? await askHolder(socket, holder.key) : undefined;
+  if (holder && socket && local && local.forwarding === undefined) {
     // Its listening sockets are in the way of new ones, whatever becomes of connections.
     const ids = held.filter((h) => isWhereItWas(image, h, leadsToIt) && (wanted || !isConnection(h))).map((h) => h.id);
-    taken = { socket: holder.socket, key: holder.key, ids };
+    taken = { socket, key: holder.key, ids };
     for (const id of ids) kept.add(id);
   }
   if (wanted) {

@@ -6,9 +6,8 @@ import { join } from "node:path";
 import t from "tap";
 import { reattach } from "virt-run";
 import { freePort, leaveNothing, run, sources } from "../support/apps.js";
-import { sandbox } from "../support/env.js";
 import { needs } from "../support/packages.js";
-import { account, countIn, goesOn, loggedBy, place, type Traveller } from "../support/places.js";
+import { account, atEach, countIn, cycles, goesOn, loggedBy, type Traveller } from "../support/places.js";
 import { imageName, start, until } from "../support/pods.js";
 
 leaveNothing(t);
@@ -27,9 +26,8 @@ async function counts(pod: Traveller, more = 20): Promise<void> {
 }
 
 for (const kind of ["TCP", "unix"]) {
-  t.test(`two pods that are connected: ${kind}`, async (t) => {
-    const at = await place(t);
-    const words = kind === "TCP" ? [at.pods, String(await freePort())] : [join(sandbox, "between.sock")];
+  atEach(["here"], `two pods that are connected: ${kind}`, async (t, at) => {
+    const words = kind === "TCP" ? [at.pods, String(await freePort())] : [join(at.directory, "between.sock")];
     const server = await at.launch(node, [script("count.mjs"), "serve", ...words]);
     await loggedBy(server, "listening");
     const client = await at.launch(node, [script("count.mjs"), "call", ...words]);
@@ -52,31 +50,24 @@ for (const kind of ["TCP", "unix"]) {
   });
 }
 
-t.test("both ends in one pod", async (t) => {
-  const at = await place(t);
+atEach(["here", "on"], "both ends in one pod", async (t, at) => {
   const port = String(await freePort());
-  const line = `"$@" serve ${at.pods} ${port} & until "$@" call ${at.pods} ${port} 2>/dev/null; do sleep 0.05; done`;
+  const line = `"$@" serve ${at.any} ${port} & until "$@" call ${at.pods} ${port} 2>/dev/null; do sleep 0.05; done`;
   const pod = await at.launch(needs("bash"), ["-c", line, "bash", node, script("count.mjs")]);
   await loggedBy(pod, "listening");
   await counts(pod);
-  for (let n = 1; n <= 5; n++) {
-    await pod.detach();
-    await pod.reattach();
-    await counts(pod);
-  }
+  await cycles(at, pod, () => counts(pod));
   t.pass("they go on");
   await pod.destroy();
 });
 
-t.test("a reattach that fails", async (t) => {
-  const at = await place(t);
-  if (at.name !== "here") return t.comment("only here");
+atEach(["here"], "a reattach that fails", async (t, at) => {
   const port = String(await freePort());
   const server = at.outside(node, [script("count.mjs"), "serve", at.others, port]);
   await until("a server", () => server.said.out.includes("listening"));
-  const program = join(sandbox, "client.mjs");
+  const program = join(at.directory, "client.mjs");
   run("/bin/cp", [script("count.mjs"), program]);
-  run("/bin/cp", [script("report.mjs"), join(sandbox, "report.mjs")]);
+  run("/bin/cp", [script("report.mjs"), join(at.directory, "report.mjs")]);
   const pod = await start(node, [program, "call", at.others, port]);
   await goesOn(server, 20);
   const image = await pod.detach({ image: imageName() });

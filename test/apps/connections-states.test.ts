@@ -7,9 +7,8 @@ import { join } from "node:path";
 import t from "tap";
 import { freePort, leaveNothing, sources } from "../support/apps.js";
 import type { Running } from "../support/cli.js";
-import { sandbox } from "../support/env.js";
 import { needs } from "../support/packages.js";
-import { loggedBy, type Place, place, type Traveller } from "../support/places.js";
+import { atEach, loggedBy, type Place, type Traveller } from "../support/places.js";
 import { until } from "../support/pods.js";
 
 leaveNothing(t);
@@ -48,7 +47,7 @@ async function says(peer: Running, text: string): Promise<void> {
 let runs = 0;
 
 async function behave(at: Place, name: string, address: string, port: string, leaves: boolean): Promise<void> {
-  const go = join(sandbox, `go-${runs++}`);
+  const go = join(at.directory, `go-${runs++}`);
   const peer = at.outside(needs("python3"), [states, "outside", name, address, port]);
   let pod: Traveller | undefined;
   try {
@@ -72,13 +71,12 @@ async function behave(at: Place, name: string, address: string, port: string, le
 }
 
 for (const kind of ["TCP", "IPv6", "unix"]) {
-  t.test(kind, async (t) => {
-    const at = await place(t);
+  atEach(["here"], kind, async (t, at) => {
     for (const name of names) {
       if (kind === "unix" && notUnix.has(name)) continue;
       for (const leaves of kind === "TCP" ? [false, true] : [true]) {
         const port = String(await freePort());
-        const address = { TCP: at.others, IPv6: at.others6, unix: join(sandbox, `s-${runs}`) }[kind] as string;
+        const address = { TCP: at.others, IPv6: at.others6, unix: join(at.directory, `s-${runs}`) }[kind] as string;
         const what = leaves ? name : `${name}, untouched`;
         await behave(at, name, address, port, leaves).then(
           () => t.pass(what),

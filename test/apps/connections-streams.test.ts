@@ -7,7 +7,7 @@ import t from "tap";
 import { freePort, leaveNothing, run, sources } from "../support/apps.js";
 import { sandbox } from "../support/env.js";
 import { needs } from "../support/packages.js";
-import { account, cycles, goesOn, loggedBy, place } from "../support/places.js";
+import { account, atEach, cycles, goesOn, loggedBy } from "../support/places.js";
 
 leaveNothing(t);
 
@@ -22,14 +22,13 @@ t.before(() => {
 });
 
 for (const kind of ["tls", "tcp"]) {
-  t.test(`a stream over ${kind}, both ways`, async (t) => {
-    const at = await place(t);
+  atEach(["here", "back"], `a stream over ${kind}, both ways`, async (t, at) => {
     const port = String(await freePort());
-    const pod = await at.launch(node, [script("stream.mjs"), "serve", kind, at.pods, port, key, certificate]);
+    const pod = await at.launch(node, [script("stream.mjs"), "serve", kind, at.any, port, key, certificate]);
     await loggedBy(pod, "listening");
     const caller = at.outside(node, [script("stream.mjs"), "call", kind, at.pods, port]);
     await goesOn(caller, 50);
-    await cycles(pod, () => goesOn(caller, 50));
+    await cycles(at, pod, () => goesOn(caller, 50));
     const there = await account<Ends>(caller);
     t.equal(await pod.ended(), 0, "the server found every byte");
     const here = JSON.parse((await pod.logs()).trim().split("\n").at(-1) ?? "") as Ends;
@@ -47,33 +46,34 @@ interface Ends {
   longestMs: number;
 }
 
-t.test("WebSockets", async (t) => {
-  const at = await place(t);
+atEach(["here", "on"], "WebSockets", async (t, at) => {
   const port = String(await freePort());
-  const pod = await at.launch(node, [script("websocket.mjs"), "serve", at.pods, port]);
+  const pod = await at.launch(node, [script("websocket.mjs"), "serve", at.any, port]);
   await loggedBy(pod, "listening");
   const caller = at.outside(node, [script("websocket.mjs"), "call", at.pods, port]);
   await goesOn(caller, 100);
-  await cycles(pod, () => goesOn(caller, 100));
+  await cycles(at, pod, () => goesOn(caller, 100));
   const { count, longestMs } = await account(caller);
   t.pass(`${count} messages came back; the longest pause was ${longestMs} ms`);
   await pod.kill("SIGKILL");
   await pod.ended();
 });
 
-t.test("Go with 100 keep-alive connections", async (t) => {
-  const at = await place(t);
-  const port = String(await freePort());
-  const program = join(sandbox, "serve");
+const program = join(sandbox, "serve");
+t.before(() =>
   run(needs("go"), ["build", "-o", program, join(sources, "go", "serve.go")], {
     cwd: sandbox,
     env: { PATH: process.env["PATH"], HOME: sandbox, GOCACHE: join(sandbox, "go-cache"), CGO_ENABLED: "0" },
-  });
-  const pod = await at.launch(program, [`${at.pods}:${port}`]);
+  }),
+);
+
+atEach(["here", "back"], "Go with 100 keep-alive connections", async (t, at) => {
+  const port = String(await freePort());
+  const pod = await at.launch(program, [`${at.any}:${port}`]);
   await loggedBy(pod, "listening");
   const caller = at.outside(node, [script("keep-alive.mjs"), "call", at.pods, port, "100"]);
   await goesOn(caller, 500);
-  await cycles(pod, () => goesOn(caller, 500));
+  await cycles(at, pod, () => goesOn(caller, 500));
   const { count, longestMs, connections } = await account(caller);
   t.equal(connections, 100, "none was made anew");
   t.comment(`${count} answers, the longest pause was ${longestMs} ms`);

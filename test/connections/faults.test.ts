@@ -8,12 +8,12 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { join as path } from "node:path";
 import t, { type Test } from "tap";
 import { Actor, carry, said } from "../support/actor.js";
-import { isRoot, leaveNothing } from "../support/apps.js";
+import { leaveNothing } from "../support/apps.js";
 import { program, type Said } from "../support/cli.js";
 import { type Host, makeHosts } from "../support/hosts.js";
 import { needs } from "../support/packages.js";
-import { sleep, until } from "../support/pods.js";
-import { ipv4, ipv6, join, pidsOf, type Stage, speak, stage } from "../support/stage.js";
+import { until } from "../support/pods.js";
+import { ipv4, ipv6, isStuck, join, pidsOf, type Stage, speak, stage } from "../support/stage.js";
 
 leaveNothing(t);
 
@@ -51,31 +51,70 @@ async function isReset(t: Test, who: Actor, name: string, patienceMs = 60_000): 
 
 const limit = ["--cut-limit", "3"];
 
-/** What is the same whoever runs it, and takes long, is tried as an ordinary user alone. */
-const once = isRoot ? t.skip.bind(t) : t.test.bind(t);
+/** The manifest of an image that was made on a host: its path, and what is in it. */
+function manifestOf(host: Host, image: string) {
+  const file = path(host.disk, image.slice(host.directory.length), "manifest.json");
+  return { file, manifest: JSON.parse(readFileSync(file, "utf8")) };
+}
 
-t.test("a cable is out for five seconds", async (t) => {
-  const all = await stage(t);
-  const { a, b, pod, peer } = all;
-  await join(all, ipv4, "one", "two");
-  await pod.move(b);
-  const bytes = 64 << 20;
-  const flows = ["one", "two"].flatMap((n) => [
+/** Much on its way on both connections, in both directions: each waits for its end, and that all came through. */
+async function flows(t: Test, { pod, peer }: Stage, bytes: number): Promise<() => Promise<void>> {
+  const all = ["one", "two"].flatMap((n) => [
     pod.begin(`pour('${n}', 'pod ${n}', ${bytes}, 50000)`, 120_000),
     peer.begin(`gulp('${n}', 'pod ${n}', ${bytes})`, 120_000),
     peer.begin(`pour('${n}', 'peer ${n}', ${bytes}, 50000)`, 120_000),
     pod.begin(`gulp('${n}', 'peer ${n}', ${bytes})`, 120_000),
   ]);
-  await until("something to have come", async () => (await pod.do<number>("progress.get('one in', 0)")) > 1 << 20);
+  await comes(pod);
+  return async () => {
+    for (const done of all) t.equal(await done(), bytes);
+  };
+}
+
+/** Waits until a program has got another MiB. */
+async function comes(pod: Actor): Promise<void> {
+  const got = () => pod.do<number>("progress.get('one in', 0)");
+  const from = await got();
+  await until("more to have come", async () => (await got()) > from + (1 << 20));
+}
+
+t.test("a cable is out until nothing moves any more", async (t) => {
+  const all = await stage(t);
+  const { a, b, pod, peer } = all;
+  await join(all, ipv4, "one", "two");
+  await pod.move(b);
+  const whole = await flows(t, all, 64 << 20);
   a.cut();
-  await sleep(5000);
+  await isStuck(pod);
+  await isStuck(peer);
   a.restore();
-  for (const done of flows) t.equal(await done(), bytes);
+  await whole();
   for (const n of ["one", "two"]) await speak(t, pod, peer, n);
   await end(all);
 });
 
-once("a cable is out for ever", async (t) => {
+t.test("the tunnel is torn, again and again", async (t) => {
+  const all = await stage(t);
+  const { a, b, pod, peer } = all;
+  await join(all, ipv4, "one", "two");
+  const image = await pod.detach();
+  const { port } = manifestOf(a, image).manifest.holder.reach;
+  await pod.reattach(image, b);
+  const whole = await flows(t, all, 64 << 20);
+  for (const host of [a, b, a, b]) {
+    // What one end has sent, and the other has not got, is lost with it.
+    b.cut();
+    await isStuck(pod);
+    t.ok(host.tear(port), `the tunnel was there, and is no more on ${host.name}`);
+    b.restore();
+    await comes(pod);
+  }
+  await whole();
+  for (const n of ["one", "two"]) await speak(t, pod, peer, n);
+  await end(all);
+});
+
+t.test("a cable is out for ever", async (t) => {
   const all = await stage(t);
   const { a, b, pod, peer } = all;
   await join(all, ipv4, "one", "two");
@@ -152,7 +191,7 @@ t.test("while it forwards, ps says so; when the last connection ends, so does th
   await end(all);
 });
 
-once("a reattach that cannot reach the holder", async (t) => {
+t.test("a reattach that cannot reach the holder", async (t) => {
   const all = await stage(t);
   const { a, b, pod, peer } = all;
   await join(all, ipv6, "one");
@@ -161,14 +200,15 @@ once("a reattach that cannot reach the holder", async (t) => {
   const options = () =>
     pod.do("[s['one'].getsockopt(SOL_SOCKET, SO_OOBINLINE), s['one'].getsockopt(IPPROTO_TCP, TCP_NODELAY)]");
   const image = await pod.detach();
-  const before = readFileSync(path(a.disk, image.slice(a.directory.length), "manifest.json"));
+  const { file } = manifestOf(a, image);
+  const before = readFileSync(file);
   a.cut();
   refused(t, await pod.tryReattach(image, b), "ERR_CONNECTION", "nobody answers");
   a.restore();
   refused(t, await pod.tryReattach(image, b, "--holder", `${a.address}:1`), "ERR_CONNECTION", "nobody is there");
   t.match(await stateOf(a), /holding 1 connection/);
   await peer.do("send('one', 'meanwhile')");
-  t.same(readFileSync(path(a.disk, image.slice(a.directory.length), "manifest.json")), before);
+  t.same(readFileSync(file), before);
   await pod.reattach(image, a);
   t.same(await pod.do("names('one')"), names);
   t.same(await options(), [0, 0], "the very same socket, as it was");
@@ -177,20 +217,19 @@ once("a reattach that cannot reach the holder", async (t) => {
   await end(all);
 });
 
-once("who knows no key gets nothing, and disturbs nobody", async (t) => {
+t.test("who knows no key gets nothing, and disturbs nobody", async (t) => {
   const all = await stage(t);
   const { a, b, pod, peer } = all;
   await join(all, ipv4, "one");
   const image = await pod.detach();
-  const manifest = JSON.parse(readFileSync(path(a.disk, image.slice(a.directory.length), "manifest.json"), "utf8"));
+  const { file, manifest } = manifestOf(a, image);
   const { port } = manifest.holder.reach;
   await peer.do(`babble('${a.address}', ${port}, 30)`);
   // An image with another key: the right place, the wrong word.
-  const strange = path(a.disk, image.slice(a.directory.length), "manifest.json");
   const write = (document: unknown) => {
     const text = JSON.stringify(document);
-    writeFileSync(strange, text);
-    writeFileSync(strange.replace(/json$/, "sha256"), createHash("sha256").update(text).digest("hex"));
+    writeFileSync(file, text);
+    writeFileSync(file.replace(/json$/, "sha256"), createHash("sha256").update(text).digest("hex"));
   };
   write({ ...manifest, holder: { ...manifest.holder, key: "5".repeat(64) } });
   refused(t, await pod.tryReattach(image, b), "ERR_CONNECTION", "the wrong key");
@@ -224,7 +263,7 @@ for (const fault of ["rebuild-state", "rebuild-commit"]) {
   });
 }
 
-once("a port that is taken on the new host", async (t) => {
+t.test("a port that is taken on the new host", async (t) => {
   const all = await stage(t);
   const { b, pod, peer } = all;
   await join(all, ipv4, "one");
@@ -238,7 +277,7 @@ once("a port that is taken on the new host", async (t) => {
   await speak(t, pod, peer, "one");
 });
 
-once("a thousand connections, and too few descriptors for them", async (t) => {
+t.test("a thousand connections, and too few descriptors for them", async (t) => {
   const all = await stage(t);
   const { b, pod, peer } = all;
   const count = 1000;

@@ -8,21 +8,9 @@ import { Actor } from "../support/actor.js";
 import { leaveNothing } from "../support/apps.js";
 import type { Host } from "../support/hosts.js";
 import { until } from "../support/pods.js";
-import { families, ipv4, join, pidsOf, speak, stage } from "../support/stage.js";
+import { families, ipv4, isStuck, join, pidsOf, speak, stage } from "../support/stage.js";
 
 leaveNothing(t);
-
-/** Waits until an actor's threads get no further. */
-async function isStuck(actor: Actor): Promise<void> {
-  let before = "";
-  let same = 0;
-  await until(`${actor.name} to be stuck`, async () => {
-    const now = JSON.stringify(await actor.do("progress"));
-    same = now === before && now !== "{}" ? same + 1 : 0;
-    before = now;
-    return same > 20;
-  });
-}
 
 for (const f of families) {
   t.test(`${f.family}: both queues full, both sides blocked in write`, async (t) => {
@@ -125,11 +113,11 @@ t.test("a connection that several processes share", async (t) => {
 });
 
 t.test("a unix connection to a server outside", async (t) => {
-  const { a, b, pod } = await stage(t);
+  const { a, b, c, pod } = await stage(t);
   const server = Actor.outside(a);
   const at = path(a.directory, "server.sock");
   await server.do(`s.update(at=socket(AF_UNIX)) or s['at'].bind('${at}') or s['at'].listen(5)`);
-  for (const name of ["u", "v"]) {
+  for (const name of ["u", "v", "shut", "ended", "dropped"]) {
     await pod.do(`s.update(${name}=socket(AF_UNIX)) or s['${name}'].connect('${at}')`);
     await server.do(`accept('${name}', 'at')`);
   }
@@ -139,12 +127,51 @@ t.test("a unix connection to a server outside", async (t) => {
   t.same(await pod.do("names('u')"), names);
   t.equal(await pod.do("whole('u', 5)"), "early");
   await speak(t, pod, server, "u");
+  await pod.do("s['shut'].shutdown(SHUT_WR)");
+  t.equal(await server.do("rest('shut')"), "");
+  await server.do("send('ended', 'last') and s['ended'].shutdown(SHUT_WR)");
+  await server.do("send('dropped', 'last') and drop('dropped')");
+  for (const name of ["ended", "dropped"]) await pod.do(`ready('${name}', 0x2000, 10000)`);
+  await server.do("send('u', 'unread')");
+  await pod.do("ready('u', select.POLLIN, 10000)");
+  await pod.move(c);
+  t.same(await pod.do("names('u')"), names, "on a third host");
+  t.equal(await pod.do("whole('u', 6)"), "unread");
+  await speak(t, pod, server, "u");
+  t.equal(await pod.fails("send('shut', 'x')"), "EPIPE");
+  await server.do("send('shut', 'answer') and drop('shut')");
+  t.equal(await pod.do("rest('shut')"), "answer");
+  for (const name of ["ended", "dropped"]) t.equal(await pod.do(`rest('${name}')`), "last", name);
+  await pod.do("send('ended', 'answer') and drop('ended')");
+  t.equal(await server.do("rest('ended')"), "answer");
   await pod.do("s['u'].shutdown(SHUT_WR)");
   t.equal(await server.do("rest('u')"), "");
   await server.do("send('u', 'answer') and drop('u')");
   t.equal(await pod.do("rest('u')"), "answer");
   await server.do("drop('v')");
   t.equal(await pod.do("rest('v')"), "");
+});
+
+t.test("more in queues than a frame holds, on to a third host", async (t) => {
+  const all = await stage(t);
+  const { pod, peer, b, c } = all;
+  await join(all, ipv4, "some", "full");
+  // As much as it may, on this machine.
+  for (const n of ["some", "full"]) await pod.do(`s['${n}'].setsockopt(SOL_SOCKET, SO_RCVBUF, 64 << 20)`);
+  await pod.move(b);
+  const waiting = (n: string) =>
+    pod.do<number>(
+      `int.from_bytes(__import__('fcntl').ioctl(s['${n}'], __import__('termios').FIONREAD, bytes(4)), 'little')`,
+    );
+  const [some, full] = [3_900_000, 24 << 20];
+  const poured = [peer.begin(`pour('some', 'some', ${some})`), peer.begin(`pour('full', 'full', ${full})`, 60_000)];
+  await isStuck(peer);
+  t.comment(`${await waiting("some")} and ${await waiting("full")} bytes wait`);
+  await pod.move(c);
+  t.equal(await pod.do(`gulp('some', 'some', ${some})`), some);
+  t.equal(await pod.do(`gulp('full', 'full', ${full})`, 60_000), full);
+  for (const done of poured) await done();
+  for (const n of ["some", "full"]) await speak(t, pod, peer, n);
 });
 
 t.test("what a program writes last, before it ends", async (t) => {

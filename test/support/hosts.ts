@@ -46,6 +46,8 @@ export interface Host {
   cut(): void;
   /** Puts it in again. */
   restore(): void;
+  /** Ends each TCP connection from or to this port there, as the kernel does on an error. False if it has ended none. */
+  tear(port: number): boolean;
   /** No more than so many bits a second in either direction. False if this kernel cannot. */
   slow(bitsPerSecond: number): boolean;
   /** Pulls the power cord: everything that runs there is gone at once. */
@@ -194,6 +196,10 @@ async function makeHost(
     virtRun: (words, options) => toEnd(start(process.execPath, [program, ...words], { input: "", ...options })),
     cut: () => void middle.ip("link", "set", port, "down"),
     restore: () => void middle.ip("link", "set", port, "up"),
+    tear: (port) => {
+      const which = ["state", "established", `( sport = :${port} or dport = :${port} )`];
+      return middle.in(pid, needs("ss"), "-H", "-K", "-tn", ...which).trim() !== "";
+    },
     slow: (bitsPerSecond) => {
       const limit = ["root", "tbf", "rate", `${bitsPerSecond}bit`, "burst", "32kbit", "latency", "400ms"];
       try {

@@ -1,21 +1,30 @@
 /**
- * Where the pods of the tests of connections live and come back, and where the other ends of their connections are. "here" is
- * all of it on this host; "host" has pods and other ends on hosts of their own. PLACE=host chooses.
+ * Where the pods of the tests of connections live and come back, and where the other ends of their connections are: all of it
+ * on this host, or on hosts of their own (hosts.ts), where a pod comes back on another one than it left. Tests are written
+ * once and run at each of these places; PLACE=here, PLACE=back or PLACE=on chooses one.
  */
 import type { SpawnOptions } from "node:child_process";
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import type { Test } from "tap";
+import t, { type Test } from "tap";
 import type { LaunchOptions, Pod } from "virt-run";
 import { reattach } from "virt-run";
+import { said } from "./actor.js";
 import { type Running, running } from "./cli.js";
 import { sandbox } from "./env.js";
-import { makeHosts } from "./hosts.js";
+import { type Host, makeHosts } from "./hosts.js";
 import { imageName, start, until } from "./pods.js";
+import { pidsOf } from "./stage.js";
+
+/** On this host; from a host to another and back to it; from a host to another and on to where the peers are. */
+export type Where = "here" | "back" | "on";
 
 type LaunchWhere = Pick<LaunchOptions, "env" | "cwd">;
 
 /** A pod that leaves and comes back. */
 export interface Traveller {
+  /** The address under which new clients find it now. */
+  address(): string;
   logs(): Promise<string>;
   /** Into an image: what it had open to outside is kept from now on. */
   detach(): Promise<void>;
@@ -29,8 +38,16 @@ export interface Traveller {
 }
 
 export interface Place {
-  name: string;
-  /** The address under which the pod's servers are known. */
+  where: Where;
+  /** Empty, for this test alone, and the same on all hosts. */
+  directory: string;
+  /** The same, but each host has one of its own under this name. */
+  own: string;
+  /** How often a pod leaves and comes back. */
+  cycles: number;
+  /** What the pod's servers bind: they find it wherever they come back. */
+  any: string;
+  /** The address under which the pod's servers are known at first. */
   pods: string;
   /** That of servers outside. */
   others: string;
@@ -38,6 +55,10 @@ export interface Place {
   launch(command: string, args: readonly string[], options?: LaunchWhere): Promise<Traveller>;
   /** Starts a program outside of the pod. */
   outside(command: string, args: readonly string[], options?: SpawnOptions): Running;
+  /** The same where the pod begins: there its unix sockets are found, and its address is `pods`. */
+  beside(command: string, args: readonly string[], options?: SpawnOptions): Running;
+  /** Ends a program outside by SIGINT, for it may have something to say; `name` is its own. */
+  interrupt(what: Running, name: string): Promise<void>;
 }
 
 class Here implements Traveller {
@@ -48,6 +69,7 @@ class Here implements Traveller {
     this.#pod = pod;
   }
 
+  address = () => "127.0.0.1";
   // The log goes on where it was, from life to life.
   logs = () => Promise.resolve(this.#pod.logs().toString());
 
@@ -67,77 +89,133 @@ class Here implements Traveller {
   ended = async () => (await this.#pod.ended()).code;
 }
 
-async function here(): Promise<Place> {
+type Kind = Omit<Place, "directory" | "own">;
+
+const here: Kind = {
+  where: "here",
+  cycles: 5,
+  any: "127.0.0.1",
+  pods: "127.0.0.1",
+  others: "127.0.0.1",
+  others6: "::1",
+  launch: async (command, args, options) => new Here(await start(command, [...args], options)),
+  outside: running,
+  beside: running,
+  interrupt: async ({ child }) => void child.kill("SIGINT"),
+};
+
+/** Goes from host to host, round and round; others reach what one of them holds at its address. */
+class Mover implements Traveller {
+  #id: string;
+  readonly #way: readonly [Host, ...Host[]];
+  #moves = 0;
+  readonly #image: string;
+
+  constructor(id: string, way: readonly [Host, ...Host[]]) {
+    this.#id = id;
+    this.#way = way;
+    this.#image = join(sandbox, `${id}.image`);
+  }
+
+  get #host(): Host {
+    return this.#way[this.#moves % this.#way.length] as Host;
+  }
+
+  #say(...words: string[]): Promise<string> {
+    return said(this.#host.virtRun(words));
+  }
+
+  address = () => this.#host.address;
+
+  /** Read where it is written: tests ask for it again and again. */
+  async logs(): Promise<string> {
+    return readFileSync(join(this.#host.disk, "state", "virt-run", "pods", this.#id, "log"), "utf8");
+  }
+
+  async detach(): Promise<void> {
+    await this.#say("detach", this.#id, "-o", this.#image, "--hold-at", this.#host.address);
+  }
+
+  async reattach(): Promise<void> {
+    this.#moves++;
+    this.#id = (await this.#say("reattach", this.#image, "-d")).trim();
+    await this.#host.run("/bin/rm", ["-r", this.#image]);
+  }
+
+  kill = async (signal: NodeJS.Signals) => void (await this.#say("kill", "-s", signal, this.#id));
+  destroy = async () => void (await this.#host.virtRun(["rm", "-f", this.#id]));
+  ended = async () => (await this.#host.virtRun(["wait", this.#id])).code;
+}
+
+async function elsewhere(where: Where, a: Host, b: Host, c: Host): Promise<Kind> {
+  const launch: Place["launch"] = async (command, args, options = {}) => {
+    const env = Object.entries(options.env ?? {}).flatMap(([key, value]) => ["-e", `${key}=${value}`]);
+    const words = ["run", "-d", ...env, "-w", options.cwd ?? sandbox, "--", command, ...args];
+    return new Mover((await said(a.virtRun(words))).trim(), where === "on" ? [a, b, c] : [a, b]);
+  };
   return {
-    name: "here",
-    pods: "127.0.0.1",
-    others: "127.0.0.1",
-    others6: "::1",
-    launch: async (command, args, options) => new Here(await start(command, [...args], options)),
-    outside: (command, args, options) => running(command, args, options),
+    where,
+    cycles: 2,
+    any: "0.0.0.0",
+    pods: a.address,
+    others: c.address,
+    others6: c.address6,
+    launch,
+    outside: c.start,
+    beside: a.start,
+    interrupt: async (_, name) => void (await c.run("kill", ["-INT", ...(await pidsOf(c, name)).map(String)])),
   };
 }
 
-async function onHost(t: Test): Promise<Place> {
-  const [home, other] = await makeHosts(t, ["home", "other"]);
-  if (!home || !other) throw new Error("no hosts");
-  const say = async (...words: string[]) => {
-    const said = await home.virtRun(words, { cwd: sandbox });
-    if (said.code !== 0) throw new Error(`virt-run ${words.join(" ")}: ${said.err}`);
-    return said.out;
-  };
-  return {
-    name: "host",
-    pods: home.address,
-    others: other.address,
-    others6: other.address6,
-    launch: async (command, args, options = {}) => {
-      const env = Object.entries(options.env ?? {}).flatMap(([key, value]) => ["-e", `${key}=${value}`]);
-      const words = ["run", "-d", ...env, "-w", options.cwd ?? sandbox, "--", command, ...args];
-      let id = (await say(...words)).trim();
-      const image = join(sandbox, `${id}.image`);
-      return {
-        logs: () => say("logs", id),
-        detach: async () => void (await say("detach", id, "-o", image)),
-        reattach: async () => {
-          id = (await say("reattach", image, "-d")).trim();
-          await home.run("/bin/rm", ["-r", image]);
-        },
-        kill: async (signal) => void (await say("kill", "-s", signal, id)),
-        destroy: async () => void (await home.virtRun(["rm", "-f", id])),
-        ended: async () => (await home.virtRun(["wait", id])).code,
-      };
-    },
-    outside: (command, args, options) => other.start(command, args, options),
-  };
+/** A test of this at each of the places. */
+export function atEach(places: readonly Where[], what: string, body: (t: Test, at: Place) => Promise<void>): void {
+  const wanted = process.env["PLACE"] ?? "";
+  for (const where of places)
+    if (where.includes(wanted)) t.test(where === "here" ? what : `${what}: ${where}`, (t) => atPlace(t, where, body));
 }
 
-/** The place that PLACE names. What it has started outside ends with the test. */
-export async function place(t: Test): Promise<Place> {
-  const name = process.env["PLACE"] ?? "here";
-  if (name !== "here" && name !== "host") throw new Error(`PLACE=${name}: here or host`);
-  const found = await (name === "here" ? here() : onHost(t));
+/** What the test has started outside ends with it. */
+async function atPlace(t: Test, where: Where, body: (t: Test, at: Place) => Promise<void>): Promise<void> {
+  const hosts = where === "here" ? [] : await makeHosts(t, ["a", "b", "c"]);
+  const [a, b, c] = hosts;
+  const at = a && b && c ? await elsewhere(where, a, b, c) : here;
   const started: Running[] = [];
-  t.teardown(async () => {
+  const end = async () => {
     for (const { child } of started) child.kill("SIGKILL");
     await Promise.all(started.map(({ ended }) => ended));
-  });
-  const outside: Place["outside"] = (command, args, options) => {
-    const one = found.outside(command, args, options);
-    started.push(one);
-    return one;
   };
-  return { ...found, outside };
+  t.teardown(end);
+  const counted =
+    (start: Place["outside"]): Place["outside"] =>
+    (command, args, options) => {
+      const one = start(command, args, options);
+      started.push(one);
+      return one;
+    };
+  const directory = mkdtempSync(join(sandbox, "at-"));
+  const own = join(a ? a.directory : directory, "own");
+  const disks = a ? hosts.map((host) => host.disk) : [directory];
+  // The sandbox itself is closed, unless a server that is somebody else must come in.
+  for (const each of [directory, ...disks]) chmodSync(each, 0o711);
+  for (const each of disks) {
+    mkdirSync(join(each, "own"));
+    chmodSync(join(each, "own"), 0o777);
+  }
+  await body(t, { ...at, directory, own, outside: counted(at.outside), beside: counted(at.beside) });
+  await end();
+  for (const host of hosts)
+    for (const name of ["virt-hold", "virt-init"])
+      await until(`no ${name} on ${host.name}`, async () => (await pidsOf(host, name)).length === 0);
 }
 
-/** Leaves and comes back so many times; after each `proof` must hold. */
+/** Leaves and comes back as often as the place says; after each time `proof` must hold. */
 export async function cycles(
+  at: Place,
   pod: Traveller,
   proof: (n: number) => Promise<unknown> | unknown,
-  count = 5,
   away: () => Promise<unknown> | unknown = () => undefined,
 ): Promise<void> {
-  for (let n = 1; n <= count; n++) {
+  for (let n = 1; n <= at.cycles; n++) {
     await pod.detach();
     await away();
     await pod.reattach();

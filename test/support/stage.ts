@@ -6,6 +6,7 @@ import type { Test } from "tap";
 import { Actor } from "./actor.js";
 import { type Host, makeHosts } from "./hosts.js";
 import { needs } from "./packages.js";
+import { until } from "./pods.js";
 
 /** The pod is on a, its peer on c. */
 export interface Stage {
@@ -53,6 +54,18 @@ export async function speak(t: Test, pod: Actor, peer: Actor, name: string): Pro
   await peer.do(`send('${name}', 'from outside')`);
   t.equal(await peer.do(`whole('${name}', 12)`), "from the pod", `${name}: what the program writes`);
   t.equal(await pod.do(`whole('${name}', 12)`), "from outside", `${name}: what its peer writes`);
+}
+
+/** Waits until an actor's threads get no further. */
+export async function isStuck(actor: Actor): Promise<void> {
+  let before = "";
+  let same = 0;
+  await until(`${actor.name} to be stuck`, async () => {
+    const now = JSON.stringify(await actor.do("progress"));
+    same = now === before && now !== "{}" ? same + 1 : 0;
+    before = now;
+    return same > 20;
+  });
 }
 
 /** Pids, as the host has them, of what is called so and has not ended. */

@@ -9,7 +9,7 @@ import { parseRemaps } from "../../remap/path.js";
 import { parseTcp } from "../../remap/tcp-policy.js";
 import { exitWith } from "../execute.js";
 import { collect, jsonOption, latestOption, verb } from "../options.js";
-import { describeBlocker, printJson } from "../report.js";
+import { tellBlockers } from "../report.js";
 
 /** `virt-run check`: all that would stop a pod from being detached, or an image from being reattached here. */
 export function command(): Command {
@@ -17,10 +17,12 @@ export function command(): Command {
     "check",
     "show all that would stop a detach, or a reattach here; exit 1 if anything would",
     "check cache",
+    "check cache --target ssh://b",
     "check cache.image --remap path:/data=/mnt/data",
   )
     .argument("[pod|image]", "a pod (name, id, prefix), else an image (name or path)")
     .option("--snapshot", "for a pod: what would stop a snapshot, which holds no connections")
+    .option("--target <host>", "for a pod: what would stop it from being moved there, as move takes it")
     .option("--drop <kind>", "for a pod: accept the loss of a kind of handle; may be repeated", collect)
     .option("--tcp <policy>", "connections to outside, as detach takes it; for an image, as reattach does", collect)
     .addOption(
@@ -38,6 +40,7 @@ export function command(): Command {
       name: string | undefined,
       o: {
         snapshot?: boolean;
+        target?: string;
         drop?: string[];
         tcp?: string[];
         withFiles: WithFiles;
@@ -57,6 +60,7 @@ export function command(): Command {
         what = pod.name;
         blockers = await pod.check({
           snapshot: o.snapshot ?? false,
+          ...(o.target !== undefined && { target: o.target }),
           drop: o.drop ?? [],
           ...(tcp && { tcp }),
           ...(tcpRules && { tcpRules }),
@@ -76,9 +80,7 @@ export function command(): Command {
         };
         ({ blockers } = await checkHere(image.manifest, options));
       }
-      if (o.json) printJson({ ok: blockers.length === 0, blockers });
-      else if (blockers.length === 0) process.stdout.write(`${what}: nothing stands in the way\n`);
-      else process.stdout.write(`${[`${what}: in the way:`, ...blockers.flatMap(describeBlocker)].join("\n")}\n`);
+      tellBlockers(what, blockers, o.json);
       exitWith(c, blockers.length === 0 ? 0 : 1);
     },
   );

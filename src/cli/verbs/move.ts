@@ -1,12 +1,13 @@
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { VirtError } from "../../errors.js";
 import type { WithFiles } from "../../files/collect.js";
-import { type MoveOptions, resumeMove } from "../../move/move.js";
+import { checkMove, type MoveOptions, resumeMove } from "../../move/move.js";
 import type { MoveProgress } from "../../move/source.js";
 import { parseRemaps } from "../../remap/path.js";
 import { parseTcp } from "../../remap/tcp-policy.js";
+import { exitWith } from "../execute.js";
 import { collect, jsonOption, latestOption, podArgument, podNamed, recordNamed, seconds, verb } from "../options.js";
-import { formatBytes, printJson } from "../report.js";
+import { formatBytes, printJson, tellBlockers } from "../report.js";
 
 interface Options {
   live?: boolean;
@@ -24,6 +25,7 @@ interface Options {
   allowChanged?: string[];
   remoteCommand?: string;
   resume?: boolean;
+  dryRun?: boolean;
   latest?: boolean;
   json?: boolean;
   quiet?: boolean;
@@ -31,7 +33,7 @@ interface Options {
 
 /** `virt-run move`: a running pod to another host. */
 export function command(): Command {
-  return verb(
+  const c = verb(
     "move",
     "move a running pod to another host; it runs on here if anything fails",
     "move cache ssh://b",
@@ -70,19 +72,23 @@ export function command(): Command {
     )
     .option("--allow-changed <path>", "accept a file that is another one there; '*' for all", collect)
     .option("--remote-command <command>", "virt-run there, as its shell takes it (ssh://)")
+    .option("--dry-run", "check everything here and there, change nothing; exit 1 if something stands in the way")
     .option("--resume", "settle a move that was cut: afterwards it runs there, or here")
     .option("-q, --quiet", "show no progress and no summary")
     .addOption(latestOption())
     .addOption(jsonOption())
     .action(async (name: string | undefined, target: string | undefined, o: Options) => {
-      await (o.resume
-        ? resume(name, o)
-        : move(
-            o.latest && target === undefined ? undefined : name,
-            o.latest && target === undefined ? name : target,
-            o,
-          ));
+      if (o.resume) return await resume(name, o);
+      exitWith(
+        c,
+        await move(
+          o.latest && target === undefined ? undefined : name,
+          o.latest && target === undefined ? name : target,
+          o,
+        ),
+      );
     });
+  return c;
 }
 
 function wholeNumber(value: string): number {
@@ -91,7 +97,7 @@ function wholeNumber(value: string): number {
   return n;
 }
 
-async function move(name: string | undefined, target: string | undefined, o: Options): Promise<void> {
+async function move(name: string | undefined, target: string | undefined, o: Options): Promise<number> {
   if (target === undefined) throw new VirtError("ERR_USAGE", "where to? say ssh://host, host:, or tls://host:port");
   const pod = await podNamed(name, o.latest);
   if (!pod.running) throw new VirtError("ERR_POD_GONE", `the pod ${pod.name} has ended`);
@@ -123,6 +129,12 @@ async function move(name: string | undefined, target: string | undefined, o: Opt
     },
     ...(!o.quiet && !o.json && { onProgress: report() }),
   };
+  if (o.dryRun) {
+    const blockers = await checkMove(pod, target, options);
+    pod.disconnect();
+    tellBlockers(pod.name, blockers, o.json);
+    return blockers.length === 0 ? 0 : 1;
+  }
   const moved = await pod.move(target, options);
   pod.disconnect();
   for (const note of moved.notes) if (!o.quiet) console.error(`virt-run: ${note}`);
@@ -140,6 +152,7 @@ async function move(name: string | undefined, target: string | undefined, o: Opt
       `virt-run: ${pod.name} runs at ${moved.target} as ${moved.pod?.id ?? "?"}; it stood still for ${Math.round(moved.stoppedMs ?? 0)} ms`,
     );
   }
+  return 0;
 }
 
 /** One line for every phase and round. */
