@@ -83,7 +83,8 @@ class ProcessMemory {
       block(v, "ERR_UNSUPPORTED", "memory of huge pages (hugetlbfs)", "not carried yet");
       return false;
     }
-    if ((v.has("um") || v.has("uw") || v.has("ui")) && !is_watched(v)) {
+    const bool ours = precopy_ != nullptr && precopy_->registered(p_.host_pid, v);
+    if ((v.has("um") || v.has("uw") || v.has("ui")) && !ours) {
       block(v, "ERR_UNSUPPORTED", "memory that is watched with userfaultfd",
             "let the program unregister it first");
       return false;

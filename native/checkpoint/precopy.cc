@@ -131,10 +131,13 @@ void Precopy::forget(std::map<uint64_t, PageRun>& sent, uint64_t start, uint64_t
   }
 }
 
-bool Precopy::watches(pid_t host_pid, const Vma& vma) const {
+bool Precopy::registered(pid_t host_pid, const Vma& vma) const {
   // "uw": a userfaultfd sees its writes. Ours, if it is nobody else's: a program with one of its own is refused by its descriptor.
-  return processes_.contains(host_pid) && vma.has("uw") && !vma.has("um") && !vma.has("ui") &&
-         is_own_memory(vma);
+  return processes_.contains(host_pid) && vma.has("uw") && !vma.has("um") && !vma.has("ui");
+}
+
+bool Precopy::watches(pid_t host_pid, const Vma& vma) const {
+  return registered(host_pid, vma) && is_own_memory(vma);
 }
 
 void Precopy::known(pid_t host_pid, const PageRange& unwritten, std::vector<PageRange>* to_read,

@@ -33,7 +33,10 @@ class Precopy {
   // While the pod runs. `stop` ends it early (ERR_ABORTED).
   Round round(unsigned threads, const std::atomic<bool>& stop, std::atomic<uint64_t>& done_bytes);
 
-  // Of a mapping as it is when the process is frozen: whether its unwritten pages can be known.
+  // Of a mapping as it is when the process is frozen: whether we have registered it. That may be one of shared memory, too,
+  // which took the place of another while a round began.
+  [[nodiscard]] bool registered(pid_t host_pid, const Vma& vma) const;
+  // Whether its unwritten pages can be known.
   [[nodiscard]] bool watches(pid_t host_pid, const Vma& vma) const;
   // Splits unwritten pages into those that were sent, as runs, and those that must be read.
   void known(pid_t host_pid, const PageRange& unwritten, std::vector<PageRange>* to_read,

@@ -9,7 +9,7 @@ import { describeHost } from "../image/host.js";
 import { openImage } from "../image/image.js";
 import { movesDirectory } from "../pod/paths.js";
 import { checkHere, type Parked, park } from "../pod/reattach.js";
-import { checkName, isListening, loadRecord, readExit } from "../pod/store.js";
+import { checkName, isListening, loadRecord, readExit, tryConnect } from "../pod/store.js";
 import { type ArrivalOptions, decodeDraft, decodeOptions } from "./draft.js";
 import type { Offer, ParkedPod, TargetPods } from "./parts.js";
 
@@ -50,7 +50,27 @@ export class Arriving implements TargetPods {
   }
 
   async ran(id: string): Promise<boolean> {
-    return (await this.runs(id)) || readExit(id) !== undefined;
+    const record = loadRecord(id);
+    if (!record) return false;
+    let patience = 200;
+    for (;;) {
+      const connection = tryConnect(record.socket);
+      if (connection) {
+        try {
+          if (!(await connection.hello()).rebuilding) return true;
+        } catch (e) {
+          if ((e as VirtError).code !== "ERR_POD_GONE") throw e;
+        } finally {
+          connection.close();
+        }
+      } else {
+        // An init whose pod was parked when its maker died has ended too, and says so: that is no end of a pod that ran.
+        const exit = readExit(id);
+        if (exit) return !exit.lost;
+        if (--patience === 0) return false; // it was killed itself; one that is ending writes it down in a moment
+      }
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
   }
 
   async runs(id: string): Promise<boolean> {
