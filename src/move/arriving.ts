@@ -3,6 +3,7 @@
  * the directory of moves under the move's id, where no name of an image leads.
  */
 import { closeSync, constants, existsSync, mkdirSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { open, readdir } from "node:fs/promises";
 import { join } from "node:path";
 import type { Blocker, VirtError } from "../errors.js";
 import { describeHost } from "../image/host.js";
@@ -10,6 +11,7 @@ import { openImage } from "../image/image.js";
 import { movesDirectory } from "../pod/paths.js";
 import { checkHere, type Parked, park } from "../pod/reattach.js";
 import { checkName, isListening, loadRecord, readExit, tryConnect } from "../pod/store.js";
+import { translatePath } from "../remap/path.js";
 import { type ArrivalOptions, decodeDraft, decodeOptions } from "./draft.js";
 import type { Offer, ParkedPod, TargetPods } from "./parts.js";
 
@@ -22,8 +24,12 @@ export class Arriving implements TargetPods {
   async check({ move, draft, pod }: Offer): Promise<{ blockers: Blocker[]; facts: Record<string, unknown> }> {
     const { manifest, options } = decodeDraft(draft);
     this.#options.set(move, JSON.stringify(options));
-    const { blockers } = await checkHere(manifest, options);
-    const wanted = blockers.flatMap((b) => (canCome.has(b.code) && b.path !== undefined ? [b.path] : []));
+    const { blockers, remaps } = await checkHere(manifest, options);
+    const lacking = new Set(blockers.flatMap((b) => (canCome.has(b.code) && b.path !== undefined ? [b.path] : [])));
+    // A blocker says where it was looked for here, the source knows what the pod calls it.
+    const wanted = manifest.files.flatMap(({ path }) =>
+      lacking.has(path) || lacking.has(translatePath(remaps, path)) ? [path] : [],
+    );
     // Nobody holds connections before the pod stands still; whether their holder is reached is found when it is built.
     const promised = manifest.holder?.reach === undefined ? [] : ["ERR_CONNECTION"];
     const rest = blockers.filter((b) => !promised.includes(b.code) && (!canCome.has(b.code) || b.path === undefined));
@@ -46,7 +52,17 @@ export class Arriving implements TargetPods {
     this.#closeDirectory(move);
     const image = await openImage(imageOf(move));
     const options: ArrivalOptions = decodeOptions(readFileSync(optionsOf(move), "utf8"));
-    return new ParkedHere(await park(image, { ...options, stdio: "log" }, { lineage, epoch }));
+    // From "prepared" on it may be the only copy.
+    const synced = syncAll(image.path);
+    synced.catch(() => {}); // if the pod cannot be built at all
+    const parked = await park(image, { ...options, stdio: "log" }, { lineage, epoch });
+    try {
+      await synced;
+    } catch (e) {
+      await parked.discard();
+      throw e;
+    }
+    return new ParkedHere(parked);
   }
 
   async ran(id: string): Promise<boolean> {
@@ -89,6 +105,17 @@ export class Arriving implements TargetPods {
     if (fd !== undefined) closeSync(fd);
     this.#directories.delete(move);
   }
+}
+
+async function syncAll(directory: string): Promise<void> {
+  const names = await readdir(directory, { recursive: true, withFileTypes: true });
+  const paths = [directory, ...names.map((e) => join(e.parentPath ?? e.path, e.name))];
+  await Promise.all(
+    paths.map(async (path) => {
+      const file = await open(path);
+      await file.sync().finally(() => file.close());
+    }),
+  );
 }
 
 class ParkedHere implements ParkedPod {

@@ -263,7 +263,11 @@ class Departure {
       this.#offered && !(await this.#withdraw(cause))
         ? `${options.target} may keep an image, which never runs; \`virt-run move --resume ${pod.name}\` removes it`
         : undefined;
-    return new VirtError(cause.code, `${cause.message}; the pod ${pod.name} runs on here`, {
+    // First, where blockers follow: what is listed below need not be in one line.
+    const message = cause.blockers?.length
+      ? `the pod ${pod.name} runs on here; ${cause.message}`
+      : `${cause.message}; the pod ${pod.name} runs on here`;
+    return new VirtError(cause.code, message, {
       ...detailsOf(cause),
       ...(hint !== undefined && { hint }),
       ...(attached.length > 0 && { attached }),

@@ -410,8 +410,10 @@ export class Pod extends EventEmitter<PodEvents> implements AsyncDisposable {
     this.#reload();
     if (isRunning(this.#record)) throw new VirtError("ERR_POD_RUNNING", `the pod ${this.name} is running`);
     if (options.force) endHolder(this.#record);
-    else refuseIfHolding(this.#record);
-    if (!options.force) refuseIfInDoubt(this.#record);
+    else {
+      refuseIfInDoubt(this.#record);
+      refuseIfHolding(this.#record);
+    }
     removePod(this.#record);
   }
 

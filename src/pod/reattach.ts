@@ -2,7 +2,7 @@
  * Reattaching a pod from an image: check, plan, rebuild, commit.
  */
 import { copyFileSync, existsSync, lstatSync, readFileSync } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { ControlConnection } from "../control/connection.js";
 import { FrameType, type StdioKind, uint32s } from "../control/protocol.js";
 import { toVirtError, VirtError } from "../errors.js";
@@ -11,7 +11,7 @@ import { restoreOwn } from "../files/own.js";
 import { placeInPod } from "../files/place.js";
 import { type Placement, planPlacement } from "../files/placement.js";
 import { checkImage } from "../image/check.js";
-import { checkParts, type Image, openImage } from "../image/image.js";
+import { checkParts, type Image, imagePath, openImage } from "../image/image.js";
 import type { Manifest } from "../image/manifest.js";
 import { ImpossibleTree, planTree, type TreePlan } from "../image/tree.js";
 import { type Data, initProgram, type NativeLaunchOptions, type NativeRebuild, native } from "../native.js";
@@ -33,6 +33,7 @@ import type { Forward } from "./forward.js";
 import { furnishState } from "./identity.js";
 import { aborted, type Progress, watch } from "./job.js";
 import { attachPatient, claimName, interpositionOf, pathRemaps } from "./launch.js";
+import { movesDirectory } from "./paths.js";
 import { Pod } from "./pod.js";
 import { discardPod, newPod, type PathRemap, type PodRecord, saveRecord } from "./store.js";
 import { type Far, type HeldPlan, type HeldSocket, planHeld, takenOver } from "./taken.js";
@@ -293,6 +294,12 @@ function describePlan(image: Image, remaps: PathRemap[], placement: Placement, o
  * for (const note of pod.notes) console.warn(note);
  */
 export async function reattach(nameOrImage: string | Image, options: ReattachOptions = {}): Promise<Pod> {
+  const path = typeof nameOrImage === "string" ? imagePath(nameOrImage) : nameOrImage.path;
+  if (dirname(path) === movesDirectory())
+    throw new VirtError("ERR_MOVE_IN_DOUBT", `${path} belongs to a move that is not settled`, {
+      path,
+      hint: "run `virt-run move --resume` where it came from; if that host is gone for good, copy the image elsewhere and reattach the copy",
+    });
   return (await park(nameOrImage, options)).commit();
 }
 

@@ -78,8 +78,8 @@ static void verify(struct world* w, int s) {
       uint64_t want = word_of(w->id * 100 + (uint64_t)s, page, slot->version[page], i);
       uint64_t got = slot->at[page * kWords + i];
       if (got != want) {
-        printf("slot %d kind %d page %zu of %zu word %llu version %llu at %p\n", s, (int)slot->kind, page, slot->pages,
-               (unsigned long long)i, (unsigned long long)slot->version[page], (void*)slot->at);
+        printf("slot %d kind %d page %zu of %zu word %llu version %llu at %p\n", s, (int)slot->kind, page,
+               slot->pages, (unsigned long long)i, (unsigned long long)slot->version[page], (void*)slot->at);
         wrong("page", got, want);
       }
     }
@@ -92,7 +92,8 @@ static void map(struct world* w, int s, void* where) {
   if (where == NULL) slot->pages = 1 + draw(w, kMostPages / 2);
   int flags = (slot->kind == kShared ? MAP_SHARED : MAP_PRIVATE) | (slot->kind == kFile ? 0 : MAP_ANONYMOUS) |
               (where != NULL ? MAP_FIXED : 0);
-  slot->at = mmap(where, slot->pages * kPage, PROT_READ | PROT_WRITE, flags, slot->kind == kFile ? file_fd : -1, 0);
+  slot->at =
+      mmap(where, slot->pages * kPage, PROT_READ | PROT_WRITE, flags, slot->kind == kFile ? file_fd : -1, 0);
   if (slot->at == MAP_FAILED) wrong("mmap", 0, 0);
   for (size_t p = 0; p < slot->pages; p++) slot->version[p] = slot->kind == kFile ? kOfFile : 0;
 }
@@ -148,13 +149,20 @@ static void step(struct world* w, int may_fork) {
   int s = (int)draw(w, kSlots);
   struct slot* slot = &w->slots[s];
   uint64_t what = draw(w, 100);
-  if (what < 60) fill(w, s, draw(w, slot->pages));
-  else if (what < 80) verify(w, s);
-  else if (what < 86) resize(w, s);
-  else if (what < 90) forget(w, s);
-  else if (what < 94) map(w, s, slot->at);  /* in place of what is there, in one step: the other thread maps, too */
-  else if (what < 98) unmap(slot), map(w, s, NULL);
-  else if (may_fork) child(w);
+  if (what < 60)
+    fill(w, s, draw(w, slot->pages));
+  else if (what < 80)
+    verify(w, s);
+  else if (what < 86)
+    resize(w, s);
+  else if (what < 90)
+    forget(w, s);
+  else if (what < 94)
+    map(w, s, slot->at); /* in place of what is there, in one step: the other thread maps, too */
+  else if (what < 98)
+    unmap(slot), map(w, s, NULL);
+  else if (may_fork)
+    child(w);
   w->done++;
   nap(100);
 }

@@ -142,7 +142,7 @@ t.test("a server that sends sixty datagrams a second", async (t) => {
   const last = await toAndFro([a, b], "game", 4, goesOn);
   t.notMatch(logOf(last), /Error/);
   t.equal(playing.child.exitCode, null, playing.said.err);
-  t.pass(playing.said.out.trim().split("\n").at(-1));
+  t.pass(playing.said.out.trim().split("\n").at(-1) ?? "");
   await told(last, "rm", "-f", "game");
   playing.child.kill("SIGKILL");
   await playing.ended;

@@ -14,7 +14,7 @@ export function command(): Command {
       for (const pod of await podsNamed(names, o.latest)) {
         const exit = await pod.wait();
         if (o.json) pods.push({ id: pod.id, name: pod.name, exit });
-        else process.stdout.write(`${exitCodeOf(exit, pod.name)}\n`);
+        else process.stdout.write(`${exitCodeOf(exit, pod.name, pod.record.movedTo?.target)}\n`);
         pod.disconnect();
       }
       if (o.json) printJson({ pods });
