@@ -77,7 +77,11 @@ Precopy::Round Precopy::round(unsigned threads, const std::atomic<bool>& stop,
     job.live = true;
     if (maps && !has_direct_file(host_pid)) {
       for (const Vma& v : parse_smaps(*maps)) {
-        if (!is_own_memory(v) || !process->second.watch.watch(v.start, v.end)) continue;
+        if (!is_own_memory(v)) continue;
+        // Another mapping may have taken the place of one that was watched, and before Linux 6.13 one that was moved there keeps
+        // the marks of pages that were sent as of where it was.
+        if (!process->second.watch.watches(v.start, v.end)) forget(process->second.sent, v.start, v.end);
+        if (!process->second.watch.watch(v.start, v.end)) continue;
         watched.emplace_back(v.start, v.end);
         for (PageRange& r : process->second.watch.take(v.start, v.end)) {
           r.keep_zeros = v.backed();

@@ -36,6 +36,21 @@ bool WriteWatch::watch(uint64_t start, uint64_t end) const {
   return ioctl(userfaultfd_.get(), UFFDIO_REGISTER, &what) == 0;
 }
 
+bool WriteWatch::watches(uint64_t start, uint64_t end) const {
+  PageRegion region{};
+  ScanArgument a{};
+  a.size = sizeof a;
+  a.flags = kScanCheckAsync;
+  a.start = start;
+  a.end = end;
+  a.vec = reinterpret_cast<uint64_t>(&region);
+  a.vec_len = 1;
+  a.max_pages = 1;
+  a.return_mask = kPageIsWritten;
+  // EPERM: a mapping that is not watched. The first page decides: it is one mapping.
+  return ioctl(pagemap_.get(), kPagemapScan, &a) >= 0;
+}
+
 std::vector<PageRange> WriteWatch::take(uint64_t start, uint64_t end) const {
   return written(start, end, kScanWriteProtect);
 }

@@ -18,6 +18,8 @@ class WriteWatch {
   // A userfaultfd that was made in the process (it needs not keep it), not yet told what it is for. Throws OsError.
   WriteWatch(pid_t host_pid, UniqueFd userfaultfd);
 
+  // Whether writes to this mapping have been seen since the last watch(): it is still the one that was watched then.
+  [[nodiscard]] bool watches(uint64_t start, uint64_t end) const;
   // Whether writes to this mapping are seen from now on; again is harmless. Not so for mappings that another userfaultfd has, and
   // when the process has ended or executed another program.
   [[nodiscard]] bool watch(uint64_t start, uint64_t end) const;

@@ -118,6 +118,8 @@ TEST_CASE("a mapping that was moved or replaced is not watched any more") {
   REQUIRE(mmap(memory.page(0), 10 * kPageBytes, PROT_READ | PROT_WRITE,
                MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == memory.page(0));
   *memory.page(1) = 'y';
+  CHECK(watch->watches(memory.start() + 10 * kPageBytes, memory.end()));
+  CHECK(!watch->watches(memory.start(), memory.start() + 10 * kPageBytes));
   CHECK(watch->take(memory.start(), memory.end()).empty());
   const auto seen = PageScanner(getpid()).scan(memory.start(), memory.start() + 10 * kPageBytes, true, true);
   REQUIRE(seen.size() == 1);
