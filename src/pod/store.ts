@@ -267,7 +267,7 @@ export function refuseIfInDoubt(record: PodRecord): void {
 
 /** Whether what is written here of a pod is needed to settle its move. */
 export function isInDoubt(record: PodRecord): boolean {
-  return record.movedTo?.settled === false && !isRunning(record);
+  return record.movedTo?.settled === false && readExit(record.id)?.detached === true;
 }
 
 /** The lock of whoever moves the pod away. */
