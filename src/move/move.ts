@@ -29,9 +29,10 @@ export interface MoveOptions extends DepartureOptions, OpenOptions {
   downtimeMs?: number;
   /** The most to be sent in a second, in bytes. Default: no limit. */
   bandwidth?: number;
+  /** Told at each step, and every 100 ms while data goes across. */
+  onProgress?: (progress: MoveProgress) => void;
   /** How it is reattached there: name, remaps … Default: as it is here. */
   arrival?: ArrivalOptions;
-  onProgress?: (progress: MoveProgress) => void;
 }
 
 /** Notes of this host's moves. @internal */
@@ -112,6 +113,7 @@ async function withWire<T>(
   const name = showTarget(to);
   const { localAddressSeenByPeer: seen } = transport;
   let departing: Departing | undefined;
+  const ticking = tick(wire, onProgress);
   try {
     departing = new Departing(
       pod,
@@ -127,12 +129,30 @@ async function withWire<T>(
       ...(live !== undefined && { live }),
       ...(downtimeMs !== undefined && { downtimeMs }),
       ...(signal && { signal }),
-      ...(onProgress && { onProgress }),
+      ...(ticking.tell && { onProgress: ticking.tell }),
     });
   } finally {
+    ticking.stop();
     await departing?.close();
     await wire.close().catch(() => {}); // moveAway has done it, unless it never began
   }
+}
+
+/** Repeats what was told last while data goes across. */
+function tick(wire: MoveWire, onProgress: MoveOptions["onProgress"]) {
+  let last: MoveProgress | undefined;
+  const again = () => {
+    if (last?.phase !== "copy") return;
+    const { sentBytes } = wire.progress();
+    onProgress?.({ ...last, sentBytes, roundBytes: last.roundBytes + sentBytes - last.sentBytes });
+  };
+  const timer = onProgress && setInterval(again, 100);
+  timer?.unref();
+  const tell = (progress: MoveProgress) => {
+    last = progress;
+    onProgress?.(progress);
+  };
+  return { stop: () => clearInterval(timer), ...(onProgress && { tell }) };
 }
 
 /**

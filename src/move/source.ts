@@ -23,6 +23,9 @@ export interface MoveProgress {
   round: number;
   /** All that went across, in bytes. */
   sentBytes: number;
+  /** What of this round went across, and what it has to send, about; in bytes. Both 0 outside of rounds. */
+  roundBytes: number;
+  totalBytes: number;
   /** What the pod wrote to in the last round and has to go again, in bytes. */
   dirtyBytes: number;
   /** Of the last rounds; 0 before. */
@@ -114,10 +117,15 @@ class Departure {
   #prepareSent = false;
   #refused = false;
   #wanted: ReadonlySet<string> = new Set();
+  /** Of all that went across, where this round began. */
+  #roundStart = 0;
+  #memoryBytes = 0;
   #progress: MoveProgress = {
     phase: "hello",
     round: 0,
     sentBytes: 0,
+    roundBytes: 0,
+    totalBytes: 0,
     dirtyBytes: 0,
     bytesPerSecond: 0,
     expectedStopMs: 0,
@@ -208,6 +216,7 @@ class Departure {
         blockers: draft.blockers,
       });
     }
+    this.#memoryBytes = draft.totalBytes;
     this.#tell({ phase: "offer" });
     await this.#write("offered");
     this.#offered = true;
@@ -216,7 +225,7 @@ class Departure {
       ...this.#about,
       lineage: pod.lineage,
       pod: { id: pod.id, name: pod.name },
-      totalBytes: draft.totalBytes,
+      totalBytes: this.#memoryBytes,
       draftLength: draft.manifest.length,
     });
     for (const piece of draftPieces(draft.manifest)) await talk.send(piece);
@@ -231,7 +240,9 @@ class Departure {
     const { downtimeMs = 300, fixedMs = 50, mostRounds = 30 } = this.options;
     const rounds: CopyRound[] = [];
     for (;;) {
-      this.#tell({ phase: "copy", round: rounds.length + 1 });
+      this.#roundStart = this.wire.progress().sentBytes;
+      const totalBytes = rounds.at(-1)?.dirtyBytes ?? this.#memoryBytes;
+      this.#tell({ phase: "copy", round: rounds.length + 1, totalBytes });
       const round = await this.talk.during(this.pod.copy(this.wire));
       rounds.push(round);
       const { sentBytes, dirtyBytes } = round;
@@ -302,7 +313,11 @@ class Departure {
   }
 
   #tell(change: Partial<MoveProgress>): void {
-    this.#progress = { ...this.#progress, ...change, sentBytes: this.wire.progress().sentBytes };
+    const { sentBytes } = this.wire.progress();
+    this.#progress = { ...this.#progress, ...change, sentBytes };
+    const copies = this.#progress.phase === "copy";
+    this.#progress.roundBytes = copies ? sentBytes - this.#roundStart : 0;
+    if (!copies) this.#progress.totalBytes = 0;
     this.options.onProgress?.(this.#progress);
   }
 }

@@ -6,7 +6,19 @@ import type { MoveProgress } from "../../move/source.js";
 import { parseRemaps } from "../../remap/path.js";
 import { parseTcp } from "../../remap/tcp-policy.js";
 import { exitWith } from "../execute.js";
-import { collect, jsonOption, latestOption, podArgument, podNamed, recordNamed, seconds, verb } from "../options.js";
+import {
+  collect,
+  jsonOption,
+  latestOption,
+  podArgument,
+  podNamed,
+  progressMode,
+  recordNamed,
+  seconds,
+  verb,
+  withProgress,
+} from "../options.js";
+import { type ProgressMode, ProgressReporter } from "../progress.js";
 import { formatBytes, printJson, tellBlockers } from "../report.js";
 
 interface Options {
@@ -29,17 +41,20 @@ interface Options {
   dryRun?: boolean;
   latest?: boolean;
   json?: boolean;
+  progress: string;
   quiet?: boolean;
 }
 
 /** `virt-run move`: a running pod to another host. */
 export function command(): Command {
-  const c = verb(
-    "move",
-    "move a running pod to another host; it runs on here if anything fails",
-    "move cache ssh://b",
-    "move cache user@b: --cold --remap path:/data=/mnt/data",
-    "move --resume cache",
+  const c = withProgress(
+    verb(
+      "move",
+      "move a running pod to another host; it runs on here if anything fails",
+      "move cache ssh://b",
+      "move cache user@b: --cold --remap path:/data=/mnt/data",
+      "move --resume cache",
+    ),
   )
     .argument("[pod]", podArgument)
     .argument("[target]", "ssh://[user@]host[:port], [user@]host:, tls://host:port, or unix:PATH")
@@ -81,7 +96,6 @@ export function command(): Command {
     .option("--remote-command <command>", "virt-run there, as its shell takes it (ssh://)")
     .option("--dry-run", "check everything here and there, change nothing; exit 1 if something stands in the way")
     .option("--resume", "settle a move that was cut: afterwards it runs there, or here")
-    .option("-q, --quiet", "show no progress and no summary")
     .addOption(latestOption())
     .addOption(jsonOption())
     .action(async (name: string | undefined, target: string | undefined, o: Options) => {
@@ -114,6 +128,7 @@ async function move(name: string | undefined, target: string | undefined, o: Opt
       "ERR_USAGE",
       "fd: rules need the other host's descriptors: say them there, with `virt-run remap`",
     );
+  const reporter = new MoveReporter(progressMode(o));
   const abort = new AbortController();
   process.once("SIGINT", () => abort.abort());
   process.once("SIGTERM", () => abort.abort());
@@ -135,7 +150,7 @@ async function move(name: string | undefined, target: string | undefined, o: Opt
       ...(o.allowChanged && { allowChanged: o.allowChanged }),
       ...(Object.keys(remap).length > 0 && { remap: remap as NonNullable<MoveOptions["arrival"]>["remap"] & object }),
     },
-    ...(!o.quiet && !o.json && { onProgress: report() }),
+    onProgress: reporter.onProgress,
   };
   if (o.dryRun) {
     const blockers = await checkMove(pod, target, options);
@@ -143,7 +158,7 @@ async function move(name: string | undefined, target: string | undefined, o: Opt
     tellBlockers(pod.name, blockers, o.json);
     return blockers.length === 0 ? 0 : 1;
   }
-  const moved = await pod.move(target, options);
+  const moved = await pod.move(target, options).finally(() => reporter.end());
   pod.disconnect();
   for (const note of moved.notes) if (!o.quiet) console.error(`virt-run: ${note}`);
   if (o.json) {
@@ -163,17 +178,47 @@ async function move(name: string | undefined, target: string | undefined, o: Opt
   return 0;
 }
 
-/** One line for every phase and round. */
-function report(): (progress: MoveProgress) => void {
-  let last = "";
-  return ({ phase, round, sentBytes, dirtyBytes, bytesPerSecond, expectedStopMs }) => {
+/** A line for every phase and round, and what --progress says in between. */
+class MoveReporter {
+  readonly #mode: ProgressMode;
+  readonly #reporter: ProgressReporter;
+  #last = "";
+
+  constructor(mode: ProgressMode) {
+    this.#mode = mode;
+    this.#reporter = new ProgressReporter(mode);
+  }
+
+  readonly onProgress = (progress: MoveProgress): void => {
+    if (this.#mode === "none") return;
+    if (this.#mode === "json") {
+      process.stderr.write(`${JSON.stringify(progress)}\n`);
+      return;
+    }
+    const { phase, round, sentBytes, roundBytes, totalBytes, dirtyBytes, bytesPerSecond, expectedStopMs } = progress;
     const line =
-      phase === "copy" && round > 0
-        ? `copy: round ${round}, ${formatBytes(sentBytes)} sent, ${formatBytes(dirtyBytes)} written meanwhile, ${formatBytes(bytesPerSecond)}/s, a stop would take ${expectedStopMs} ms`
-        : phase;
-    if (line !== last) console.error(`virt-run: ${line}`);
-    last = line;
+      phase !== "copy"
+        ? phase
+        : expectedStopMs === 0
+          ? "copy"
+          : `copy: ${dirtyBytes} ${bytesPerSecond} ${expectedStopMs}`;
+    if (line === this.#last) {
+      this.#reporter.onProgress({
+        phase: `copy, round ${round}`,
+        doneBytes: Math.min(roundBytes, totalBytes),
+        totalBytes,
+      });
+      return;
+    }
+    this.#last = line;
+    const summary = `copy: ${formatBytes(sentBytes)} sent, ${formatBytes(dirtyBytes)} written meanwhile, ${formatBytes(bytesPerSecond)}/s, a stop would take ${expectedStopMs} ms`;
+    this.#reporter.end();
+    process.stderr.write(`virt-run: ${line.includes(":") ? summary : line}\n`);
   };
+
+  end(): void {
+    this.#reporter.end();
+  }
 }
 
 async function resume(name: string | undefined, o: Options): Promise<void> {
