@@ -111,7 +111,13 @@ std::vector<JobRuns> read_pages(const std::vector<PageJob>& jobs, PageStore& sto
   };
   run_parallel(pieces.size(), threads, [&] {
     return [&, worker = Worker()](size_t i) mutable {
-      read_piece(jobs[pieces[i].job], pieces[i], store, worker.lane, *worker.buffer, stop, done_bytes);
+      const PageJob& job = jobs[pieces[i].job];
+      try {
+        read_piece(job, pieces[i], store, worker.lane, *worker.buffer, stop, done_bytes);
+      } catch (const OsError& e) {
+        // A process that runs may end; what was read of it until then is as good as ever.
+        if (!job.live || (e.error() != ESRCH && e.error() != ENOENT) || e.where().pid != job.host_pid) throw;
+      }
     };
   });
 
