@@ -307,6 +307,8 @@ void CaptureJob::release() {
   w.number(uint32_t{1});
   control_.call(Type::kRelease, w.bytes(), "letting go of the pod");
   capture_->reap();
+  // With what we had of its open files: a program that goes on at once elsewhere could not be executed while we might write it.
+  capture_.reset();
 }
 
 }  // namespace virt
