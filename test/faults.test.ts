@@ -25,14 +25,15 @@ import {
 
 leaveNothing(t);
 
-/** The names of all fault points, from the sources: a new one is tested by being there. Those of moves test/move/faults.test.ts has. */
+/** The names of all fault points, from the sources: a new one is tested by being there. Those of moves and of
+ * connections that go along by themselves have tests of their own. */
 const points = readdirSync(new URL("../native", import.meta.url), { recursive: true, encoding: "utf8" })
   .filter((path) => path.endsWith(".cc") && !path.startsWith("test/"))
   .flatMap((path) => [
     ...readFileSync(new URL(`../native/${path}`, import.meta.url), "utf8").matchAll(/\bfault_point\("([^"]+)"\)/g),
   ])
   .map(([, name]) => name as string)
-  .filter((name) => !name.startsWith("move-"));
+  .filter((name) => !/^(move|repair)-/.test(name));
 
 const images = join(sandbox, "images");
 mkdirSync(images);
