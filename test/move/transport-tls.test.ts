@@ -394,11 +394,8 @@ t.test("serve, enroll and peers as a user has them", async (t) => {
   await withConfiguration(here, async () => {
     const transport = await openTransport(target);
     await writeAll(transport.writeFd, Buffer.from("x"));
-    t.match(
-      JSON.parse((await readAll(transport.readFd)).toString()),
-      { hello: "virt-run" },
-      "virt-run receive answers",
-    );
+    transport.endWriting();
+    t.match((await readAll(transport.readFd)).toString(), /"type":"failed"/, "virt-run receive answers");
     await transport.close();
   });
   t.match(await virtRun(["peers"], at(here)), { code: 0, out: new RegExp(`no +${target}`) });
